@@ -1,0 +1,65 @@
+/**
+ * The one grammar in which arguments are refused: `expected <what> for <name>, found <value>`.
+ * Each check returns its value, narrowed, so that callers validate and assign in one line.
+ */
+import { DroverError } from './errors.js'
+
+const refuse = (name: string, expected: string, found: unknown): never => {
+  throw new DroverError('E_ARGUMENT', `expected ${expected} for ${name}`, { field: name, found, expected })
+}
+
+export const checkString = (name: string, value: unknown): string =>
+  typeof value === 'string' ? value : refuse(name, 'a string', value)
+
+export const checkBoolean = (name: string, value: unknown): boolean =>
+  typeof value === 'boolean' ? value : refuse(name, 'true or false', value)
+
+export const checkFunction = <T>(name: string, value: T): T =>
+  typeof value === 'function' ? value : refuse(name, 'a function', value)
+
+/** A safe integer in [minimum, maximum]. */
+export const checkInteger = (
+  name: string,
+  value: unknown,
+  minimum = Number.MIN_SAFE_INTEGER,
+  maximum = Number.MAX_SAFE_INTEGER,
+): number =>
+  typeof value === 'number' && Number.isSafeInteger(value) && value >= minimum && value <= maximum
+    ? value
+    : refuse(name, `an integer from ${minimum} to ${maximum}`, value)
+
+/** A finite number in [minimum, maximum]. */
+export const checkNumber = (
+  name: string,
+  value: unknown,
+  minimum = Number.NEGATIVE_INFINITY,
+  maximum = Number.POSITIVE_INFINITY,
+): number =>
+  typeof value === 'number' && Number.isFinite(value) && value >= minimum && value <= maximum
+    ? value
+    : refuse(name, `a finite number from ${minimum} to ${maximum}`, value)
+
+export const checkOneOf = <T extends string>(name: string, value: unknown, allowed: readonly T[]): T =>
+  allowed.includes(value as T) ? (value as T) : refuse(name, `one of ${allowed.join(', ')}`, value)
+
+export const checkSignal = (name: string, value: unknown): AbortSignal =>
+  value instanceof AbortSignal ? value : refuse(name, 'an AbortSignal', value)
+
+export const checkInstance = <T>(name: string, value: unknown, type: new (...args: never[]) => T): T =>
+  value instanceof type ? value : refuse(name, `a ${type.name}`, value)
+
+/** A plain object whose keys are all in `allowed`; a misspelled option is named with the nearest right one. */
+export const checkOptions = (name: string, value: unknown, allowed: readonly string[]): Record<string, unknown> => {
+  if (value === undefined) return {}
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return refuse(name, 'an object', value)
+  for (const key of Object.keys(value)) {
+    if (allowed.includes(key)) continue
+    const near = allowed.find((other) => other.toLowerCase() === key.toLowerCase())
+    throw new DroverError('E_ARGUMENT', `unknown option ${key} in ${name}`, {
+      field: `${name}.${key}`,
+      found: key,
+      expected: near ?? allowed.join(', '),
+    })
+  }
+  return value as Record<string, unknown>
+}

@@ -1,0 +1,83 @@
+/**
+ * Every error that drover throws is a {@link DroverError}; its `code` is stable and belongs to this one registry.
+ * Callers switch on `code`, people read `message`.
+ */
+export const errorCodes = {
+  E_ABORTED: 'the caller aborted the operation through its AbortSignal',
+  E_ARGUMENT: 'an argument or option has the wrong type, an unknown name or an impossible value',
+  E_BUSY: 'the object is already running a step, or its queue is full',
+  E_CLOSED: 'the object has been closed',
+  E_FORMAT: 'a file is not what its format says: truncated, overlapping, out of range, inconsistent',
+  E_INTERNAL: 'drover broke a promise to itself; please report it',
+  E_IO: 'a file could not be opened, read or mapped',
+  E_ISA: 'the instruction set that DROVER_ISA names is unknown or not available on this CPU',
+  E_MEMORY: 'the operation would go over the memory budget, or the system refused the memory',
+  E_NATIVE: 'the native addon could not be loaded',
+  E_PROGRAM: 'a program was refused by the verifier',
+  E_RANGE: 'an index, token, position or page is out of range',
+  E_SHAPE: 'the shapes or dtypes of tensors do not fit each other',
+  E_UNSUPPORTED: 'the input is valid but asks for something drover does not do (yet)',
+} as const
+
+export type ErrorCode = keyof typeof errorCodes
+
+/** Where something was wrong, what was found and what would have been right. All parts are optional and machine-readable. */
+export interface ErrorDetails {
+  /** Path of the file that was being read. */
+  file?: string
+  /** The tensor, metadata key, config entry or argument at fault. */
+  field?: string
+  /** What was found there. */
+  found?: unknown
+  /** What would have been accepted. */
+  expected?: unknown
+  /** What the caller can do about it. */
+  hint?: string
+  cause?: unknown
+}
+
+const show = (value: unknown): string => {
+  if (typeof value === 'string') return value.length > 200 ? `${value.slice(0, 200)}…` : value
+  if (typeof value === 'bigint') return value.toString()
+  try {
+    const text = JSON.stringify(value)
+    return text === undefined ? String(value) : text.length > 200 ? `${text.slice(0, 200)}…` : text
+  } catch {
+    return String(value)
+  }
+}
+
+export class DroverError extends Error {
+  override readonly name = 'DroverError'
+  readonly code: ErrorCode
+  readonly file?: string
+  readonly field?: string
+  readonly found?: unknown
+  readonly expected?: unknown
+  readonly hint?: string
+
+  /** @param what one sentence without a full stop; file, field, found, expected and hint are appended from `details`. */
+  constructor(code: ErrorCode, what: string, details: ErrorDetails = {}) {
+    const parts = [what]
+    if (details.field !== undefined) parts.push(`field: ${details.field}`)
+    if (details.found !== undefined) parts.push(`found: ${show(details.found)}`)
+    if (details.expected !== undefined) parts.push(`expected: ${show(details.expected)}`)
+    if (details.file !== undefined) parts.push(`file: ${details.file}`)
+    if (details.hint !== undefined) parts.push(details.hint)
+    super(`${code}: ${parts.join('; ')}`, details.cause === undefined ? undefined : { cause: details.cause })
+    this.code = code
+    if (details.file !== undefined) this.file = details.file
+    if (details.field !== undefined) this.field = details.field
+    if (details.found !== undefined) this.found = details.found
+    if (details.expected !== undefined) this.expected = details.expected
+    if (details.hint !== undefined) this.hint = details.hint
+  }
+}
+
+/** The error of an operation that its caller aborted. */
+export const aborted = (what: string): DroverError => new DroverError('E_ABORTED', `${what} was aborted`)
+
+/** Throws E_ABORTED when `signal` has fired. */
+export const throwIfAborted = (signal: AbortSignal | undefined, what: string): void => {
+  if (signal?.aborted) throw aborted(what)
+}
