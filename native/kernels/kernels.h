@@ -1,0 +1,106 @@
+// The kernel table: what an instruction set must provide. Kernels own nothing: no threads, no memory, no errors; the
+// caller has checked every shape and index, and hands in scratch. Each ISA fills one KernelTable (isa/<isa>.cc).
+//
+// Numerics contract: for every function here, one output element is computed by the same sequence of f32 operations
+// in every ISA, whatever the number of rows, tiles or threads. A 16-lane f32 vector is the unit of all reductions
+// (scalar: an array of 16; AVX2: two registers; AVX-512: one), and every multiply-add is fused. So the results of two
+// ISAs are equal bit for bit, and tests compare them with memcmp.
+#ifndef DROVER_KERNELS_KERNELS_H_
+#define DROVER_KERNELS_KERNELS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace drover {
+
+enum class DType : uint32_t {
+#define DROVER_DTYPE(name, elements, bytes) name,
+#include "dtypes.def"
+#undef DROVER_DTYPE
+  kCount
+};
+inline constexpr uint32_t kDTypeCount = static_cast<uint32_t>(DType::kCount);
+
+inline constexpr uint32_t kPanel = 16;           // columns of a weight panel, positions of a key panel
+inline constexpr uint32_t kPagePositions = 64;   // positions of a KV page
+
+enum class Activation : uint32_t { kNone, kSilu, kGeluErf, kGeluTanh, kRelu, kCount };
+
+// y[m, n] = act(sum_k x[m, k] w[n, k] + bias[n]) + residual[m, n]
+struct GemmArgs {
+  const void* x;            // [rows, depth] f32, a8_32 or a8_256 as the kernel says; see quantize.h for the a8 rows
+  uint64_t x_stride_bytes;  // between rows
+  const uint8_t* w;         // prepared panels, or the file's rows
+  uint32_t rows, cols, depth;
+  float* y;                 // [rows, cols]
+  uint64_t y_stride;        // elements between rows
+  const float* bias;        // [cols] or null
+  const float* residual;    // [rows, cols] or null; may be y
+  uint64_t residual_stride;
+  Activation activation;
+};
+// Computes rows [row_begin, row_end) of panels [panel_begin, panel_end) (16 columns each, the last may be partial).
+// scratch: kGemmScratchBytes, 64-byte aligned, private to the calling thread.
+using GemmFunction = void (*)(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin,
+                              uint32_t panel_end, void* scratch);
+inline constexpr uint64_t kGemmScratchBytes = 1u << 20;
+
+struct GemmKernel {
+  GemmFunction run;    // null: this dtype has no native kernel of this kind
+  DType activations;   // what x must be: f32, a8_32 or a8_256
+};
+
+// One task of attention: the query rows [row_begin, row_end) of one sequence against one KV head.
+struct AttentionArgs {
+  const float* q;             // [rows, heads * head_dim]
+  uint64_t q_stride;          // elements
+  float* out;                 // [rows, heads * head_dim]
+  uint64_t out_stride;
+  const uint8_t* kv;          // KV arena at this layer: block (page, head) at kv + page * page_stride + head * block
+  uint64_t page_stride_bytes, block_bytes;
+  const uint32_t* pages;      // this sequence's page table
+  uint32_t heads, kv_heads, head_dim;
+  uint32_t first_row;         // row of q that is the sequence's first
+  uint32_t cache_start;       // cache position of that row
+  uint32_t cache_end;         // positions in the cache after this step (non-causal rows see all of them)
+  bool causal;
+  float scale;
+};
+
+struct KernelTable {
+  const char* isa;
+  // GEMM on prepared panels (prepare.h) by weight dtype, and on the file's own rows by decoding to f32 panels.
+  GemmKernel gemm[kDTypeCount];
+  GemmFunction gemm_decode[kDTypeCount];  // x is f32; every weight dtype has one
+  // a8 rows of x: x [cols] f32 -> out (layout in quantize.h). Non-finite input gives a NaN scale.
+  void (*quantize_a8_32)(const float* x, uint32_t cols, uint8_t* out);
+  void (*quantize_a8_256)(const float* x, uint32_t cols, uint8_t* out);
+  // out [cols] = x * weight / sqrt(mean(x^2) + eps)
+  void (*rms_norm)(const float* x, const float* weight, float eps, uint32_t cols, float* out);
+  // out [cols] = silu(gate) * up
+  void (*swiglu)(const float* gate, const float* up, uint32_t cols, float* out);
+  // x [heads, head_dim] rotated in place by table (cos[half], sin[half])
+  void (*rope)(float* x, const float* table, uint32_t heads, uint32_t head_dim, uint32_t half, bool adjacent);
+  // Stores one position of one head: k, v [head_dim] -> block (layout in kv.h), slot in [0, kPagePositions)
+  void (*kv_write)(DType type, const float* k, const float* v, uint32_t head_dim, uint32_t slot, uint8_t* block);
+  // scratch: attention_scratch_bytes(...) below, 64-byte aligned, private to the thread
+  void (*attention)(DType kv_type, const AttentionArgs& args, uint32_t kv_head, uint32_t row_begin, uint32_t row_end,
+                    void* scratch);
+  void (*softmax)(const float* x, uint32_t cols, float* out);
+  void (*log_softmax)(const float* x, uint32_t cols, float* out);
+  float (*log_sum_exp)(const float* x, uint32_t cols);
+};
+
+// Rows of queries a task of attention takes at most (times heads / kv_heads = rows of its score tile).
+inline constexpr uint32_t kAttentionRows = 16;
+uint64_t attention_scratch_bytes(uint32_t heads, uint32_t kv_heads, uint32_t head_dim);
+
+// The tables that this build holds; null where the compiler or the target lacks the instructions.
+const KernelTable* kernels_scalar();
+const KernelTable* kernels_avx2();
+const KernelTable* kernels_avxvnni();
+const KernelTable* kernels_avx512();
+
+}  // namespace drover
+
+#endif  // DROVER_KERNELS_KERNELS_H_
