@@ -9,6 +9,8 @@ export type JsonValue = null | boolean | number | string | JsonValue[] | JsonObj
 export type JsonObject = Map<string, JsonValue>
 
 const deepest = 64
+/** A value of two bytes takes some hundred in memory, so their number is bounded, not only the size of the text. */
+const mostValues = 1 << 20
 const digit = (byte: number | undefined): boolean => byte !== undefined && byte >= 0x30 && byte <= 0x39
 const escapes = new Map([...'"\\/bfnrt'].map((letter, i) => [letter.charCodeAt(0), '"\\/\b\f\n\r\t'[i] as string]))
 const closing = { '{': '}', '[': ']' } as const
@@ -260,6 +262,7 @@ export const parseJson = async (bytes: Uint8Array, file: string, pace: Pace): Pr
   const stack: Frame[] = []
   let result: JsonValue = null
   let key = ''
+  let values = 0
   const place = (value: JsonValue): void => {
     const frame = stack.at(-1)
     if (frame === undefined) result = value
@@ -268,7 +271,11 @@ export const parseJson = async (bytes: Uint8Array, file: string, pace: Pace): Pr
   }
   const enter = (): void => {
     const kind = reader.kind()
-    if (kind !== 'object' && kind !== 'array') return place(reader.scalar())
+    if (++values > mostValues) throw reader.fail(`at most ${mostValues} values`)
+    if (kind !== 'object' && kind !== 'array') {
+      place(reader.scalar())
+      return
+    }
     if (stack.length === deepest) throw reader.fail(`at most ${deepest} levels`)
     reader.open(kind === 'object' ? '{' : '[')
     const frame: Frame = kind === 'object' ? { object: new Map() } : { array: [] }
