@@ -1,0 +1,16 @@
+// npm's prepare step: in a clone, builds the addon and the TypeScript. From a packed tarball npm does not run it.
+import { spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..')
+if (process.env.DROVER_SKIP_BUILD) process.exit(0)
+if (!existsSync(join(root, 'node_modules', 'cmake-js'))) {
+  console.error('drover: development dependencies are missing; run npm install without --omit=dev')
+  process.exit(1)
+}
+for (const script of ['build:native', 'build:ts']) {
+  const { status } = spawnSync('npm', ['run', '--silent', script], { cwd: root, stdio: 'inherit' })
+  if (status !== 0) process.exit(status ?? 1)
+}
