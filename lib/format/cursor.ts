@@ -108,6 +108,7 @@ export class Cursor {
         expected: value > most ? `at most ${most}` : `at most ${fits}: ${this.remaining} bytes remain`,
       })
     }
+    this.expect(value * least, field)
     return value
   }
 
