@@ -1,10 +1,10 @@
 // 8-bit activation rows. Layout of a row of K elements, K rounded up to Kp (64 for a8_32, 256 for a8_256), zeros past K:
 //   a8_32:  int8 q[Kp], float scale[Kp/32], int32 sum[Kp/32]      x ≈ scale[b] q, sum[b] = Σ q over the block
-//   a8_256: int8 q[Kp], float scale[Kp/256], int16 sum[Kp/16]     one scale per 256, sums per 16
-// scale = max|x| / 127; q = round to nearest even (x · (127 / max|x|)); an all-zero block has scale 0; a block with a
-// NaN or an infinity has scale NaN and q 0, so that the output becomes NaN instead of a plausible number.
-// The row's size is rounded up to 64 bytes, and one more line is added when it would be a multiple of 4,096: rows
-// at such distances fall into the same cache set.
+//   a8_256: int8 q[Kp], float scale[Kp/256], int16 sum16[Kp/16], int16 sum32[Kp/32]   one scale per 256
+// scale = max|x| / 127; q = round to nearest even (x · (127 / max|x|)); a block without a value of 2^-100 or more has
+// scale 0 (127 / max|x| would overflow); a block with a NaN or an infinity has scale NaN and q 0, so that the output
+// becomes NaN instead of a plausible number. A row's size (f32 rows too) is rounded up to 64 bytes, and one more line
+// is added when it would be a multiple of 4,096: rows at such distances fall into the same cache set.
 #ifndef DROVER_KERNELS_QUANTIZE_H_
 #define DROVER_KERNELS_QUANTIZE_H_
 
@@ -17,13 +17,15 @@ inline constexpr uint64_t round_up(uint64_t value, uint64_t unit) { return (valu
 inline constexpr uint64_t a8_32_scales(uint32_t cols) { return round_up(cols, 64); }
 inline constexpr uint64_t a8_32_sums(uint32_t cols) { return a8_32_scales(cols) + round_up(cols, 64) / 32 * 4; }
 inline constexpr uint64_t a8_256_scales(uint32_t cols) { return round_up(cols, 256); }
-inline constexpr uint64_t a8_256_sums(uint32_t cols) { return a8_256_scales(cols) + round_up(cols, 256) / 256 * 4; }
+inline constexpr uint64_t a8_256_sums16(uint32_t cols) { return a8_256_scales(cols) + round_up(cols, 256) / 256 * 4; }
+inline constexpr uint64_t a8_256_sums32(uint32_t cols) { return a8_256_sums16(cols) + round_up(cols, 256) / 16 * 2; }
+inline constexpr float kSmallestQuantized = 0x1p-100f;
 
 inline constexpr uint64_t activation_row_bytes(DType dtype, uint32_t cols) {
   uint64_t bytes = 0;
-  if (dtype == DType::f32 || dtype == DType::u32) return round_up(uint64_t{cols} * 4, 64);
+  if (dtype == DType::f32 || dtype == DType::u32) bytes = uint64_t{cols} * 4;
   if (dtype == DType::a8_32) bytes = a8_32_sums(cols) + round_up(cols, 64) / 32 * 4;
-  if (dtype == DType::a8_256) bytes = a8_256_sums(cols) + round_up(cols, 256) / 16 * 2;
+  if (dtype == DType::a8_256) bytes = a8_256_sums32(cols) + round_up(cols, 256) / 32 * 2;
   bytes = round_up(bytes, 64);
   return bytes != 0 && bytes % 4096 == 0 ? bytes + 64 : bytes;
 }

@@ -1,9 +1,11 @@
-// Included once per ISA file after its vocabulary: builds that ISA's kernel table.
-#include "attention.inl"
-#include "elementwise.inl"
-#include "gemm.inl"
+// Included once per ISA file after its vocabularies: builds that ISA's kernel table.
 #include "kernels.h"
+// Order matters: each file uses those before it.
+#include "math.inl"
+#include "elementwise.inl"
 #include "quantize.inl"
+#include "gemm.inl"
+#include "attention.inl"
 
 namespace drover {
 namespace {

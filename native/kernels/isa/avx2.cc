@@ -1,4 +1,4 @@
-#include "../simd/avx2.h"
+#include "../simd/dot_avx2.h"
 #define DROVER_KERNELS kernels_avx2
 #define DROVER_ISA_NAME "avx2"
 #include "../table.inl"

@@ -1,4 +1,4 @@
-#include "../simd/scalar.h"
+#include "../simd/dot_scalar.h"
 #define DROVER_KERNELS kernels_scalar
 #define DROVER_ISA_NAME "scalar"
 #include "../table.inl"

@@ -9,7 +9,7 @@
 
 #include "half.h"
 
-#define DROVER_INLINE [[maybe_unused]] inline __attribute__((always_inline))
+#define DROVER_INLINE inline __attribute__((always_inline, unused))
 
 namespace drover {
 namespace {

@@ -1,0 +1,31 @@
+// Which GEMM serves which weight format.
+#include "gemm_float.inl"
+#include "gemm_int.inl"
+
+namespace drover {
+namespace {
+
+DROVER_INLINE void set_gemm(KernelTable& table, DType dtype, GemmFunction run, DType activations) {
+  table.gemm[static_cast<uint32_t>(dtype)] = {run, activations};
+}
+
+void fill_gemm(KernelTable& table) {
+  set_gemm(table, DType::f32, gemm_float<LoadF32>, DType::f32);
+  set_gemm(table, DType::f16, gemm_float<LoadF16>, DType::f32);
+  set_gemm(table, DType::bf16, gemm_float<LoadBF16>, DType::f32);
+  set_gemm(table, DType::q8_0, gemm_int<Tile32<Q8Block>, DType::q8_0>, DType::a8_32);
+  set_gemm(table, DType::q4_0, gemm_int<Tile32<Q4Block>, DType::q4_0>, DType::a8_32);
+  set_gemm(table, DType::iq4_nl, gemm_int<Tile32<Iq4Block>, DType::iq4_nl>, DType::a8_32);
+  set_gemm(table, DType::q4_k, gemm_int<TileQ45k<false>, DType::q4_k>, DType::a8_256);
+  set_gemm(table, DType::q5_k, gemm_int<TileQ45k<true>, DType::q5_k>, DType::a8_256);
+  set_gemm(table, DType::q6_k, gemm_int<TileQ6k, DType::q6_k>, DType::a8_256);
+#define DROVER_DTYPE(name, elements, bytes)                                       \
+  if (DType::name < DType::u32) {                                                 \
+    table.gemm_decode[static_cast<uint32_t>(DType::name)] = gemm_decode<DType::name>; \
+  }
+#include "dtypes.def"
+#undef DROVER_DTYPE
+}
+
+}  // namespace
+}  // namespace drover

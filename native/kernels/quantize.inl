@@ -1,0 +1,63 @@
+// Quantises one row of activations to 8 bits (layout in quantize.h).
+#include "quantize.h"
+
+namespace drover {
+namespace {
+
+// Quantises `count` (a multiple of 16) values, of which the first `valid` exist, with one scale; returns the scale.
+DROVER_INLINE float quantize_block(const float* x, uint32_t count, uint32_t valid, int8_t* q, int32_t* sums16) {
+  F32x16 largest = f_zero(), poison = f_zero();
+  for (uint32_t i = 0; i < count; i += 16) {
+    const F32x16 v = i + 16 <= valid ? f_load(x + i) : f_load_part(x + i, i < valid ? valid - i : 0);
+    largest = f_max(largest, f_abs(v));
+    poison = f_fma(v, f_zero(), poison);  // NaN once any value is NaN or infinite
+  }
+  const float peak = f_largest(largest);
+  const bool finite = f_sum(poison) == 0.0f;
+  const bool zero = !finite || peak < kSmallestQuantized;
+  const F32x16 inverse = f_set(zero ? 0.0f : 127.0f / peak);
+  for (uint32_t i = 0; i < count; i += 16) {
+    I32x16 codes = i_zero();
+    if (!zero) {
+      const F32x16 v = i + 16 <= valid ? f_load(x + i) : f_load_part(x + i, i < valid ? valid - i : 0);
+      codes = i_from_f(f_mul(v, inverse));
+    }
+    i_store_i8(q + i, codes);
+    sums16[i / 16] = i_sum(codes);
+  }
+  return !finite ? __builtin_nanf("") : zero ? 0.0f : peak / 127.0f;
+}
+
+void quantize_a8_32(const float* x, uint32_t cols, uint8_t* out) {
+  int8_t* q = reinterpret_cast<int8_t*>(out);
+  float* scales = reinterpret_cast<float*>(out + a8_32_scales(cols));
+  int32_t* sums = reinterpret_cast<int32_t*>(out + a8_32_sums(cols));
+  const uint32_t padded = static_cast<uint32_t>(round_up(cols, 64));
+  for (uint32_t k = 0; k < padded; k += 32) {
+    int32_t halves[2];
+    const uint32_t valid = k >= cols ? 0 : cols - k < 32 ? cols - k : 32;
+    scales[k / 32] = quantize_block(x + (valid ? k : 0), 32, valid, q + k, halves);
+    sums[k / 32] = halves[0] + halves[1];
+  }
+}
+
+void quantize_a8_256(const float* x, uint32_t cols, uint8_t* out) {
+  int8_t* q = reinterpret_cast<int8_t*>(out);
+  float* scales = reinterpret_cast<float*>(out + a8_256_scales(cols));
+  int16_t* sums16 = reinterpret_cast<int16_t*>(out + a8_256_sums16(cols));
+  int16_t* sums32 = reinterpret_cast<int16_t*>(out + a8_256_sums32(cols));
+  for (uint32_t k = 0; k < cols; k += 256) {
+    int32_t parts[16];
+    scales[k / 256] = quantize_block(x + k, 256, cols - k < 256 ? cols - k : 256, q + k, parts);
+    for (uint32_t i = 0; i < 16; i++) sums16[k / 16 + i] = static_cast<int16_t>(parts[i]);
+    for (uint32_t i = 0; i < 8; i++) sums32[k / 32 + i] = static_cast<int16_t>(parts[2 * i] + parts[2 * i + 1]);
+  }
+}
+
+void fill_quantize(KernelTable& table) {
+  table.quantize_a8_32 = quantize_a8_32;
+  table.quantize_a8_256 = quantize_a8_256;
+}
+
+}  // namespace
+}  // namespace drover

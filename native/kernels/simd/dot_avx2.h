@@ -1,0 +1,136 @@
+// The dot-product vocabulary with 256-bit registers: 8 columns, half a panel. With AVX-VNNI a Sum is 32-bit; without, it
+// is pairs of 16-bit partial sums of vpmaddubsw, which bounds how many groups it may take. Contracts: dot_scalar.h.
+#ifndef DROVER_KERNELS_SIMD_DOT_AVX2_H_
+#define DROVER_KERNELS_SIMD_DOT_AVX2_H_
+
+#include "avx2.h"
+
+namespace drover {
+namespace {
+
+inline constexpr uint32_t kColumns = 8;
+
+using Bytes = __m256i;
+using ColF = __m256;
+using ColI = __m256i;
+using Sum = __m256i;
+using Scale = __m256i;
+using ScalePair = __m256i;
+
+DROVER_INLINE ColF c_zero() { return _mm256_setzero_ps(); }
+DROVER_INLINE ColF c_set(float value) { return _mm256_set1_ps(value); }
+DROVER_INLINE ColF c_half(const uint16_t* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+DROVER_INLINE ColF c_mul(ColF a, ColF b) { return _mm256_mul_ps(a, b); }
+DROVER_INLINE ColF c_fma(ColF a, ColF b, ColF c) { return _mm256_fmadd_ps(a, b, c); }
+DROVER_INLINE ColF c_fnma(ColF a, ColF b, ColF c) { return _mm256_fnmadd_ps(a, b, c); }
+DROVER_INLINE ColF c_from(ColI a) { return _mm256_cvtepi32_ps(a); }
+DROVER_INLINE void c_store(float* p, ColF a) { _mm256_storeu_ps(p, a); }
+DROVER_INLINE ColI i_columns(int32_t value) { return _mm256_set1_epi32(value); }
+DROVER_INLINE ColI i_plus(ColI a, ColI b) { return _mm256_add_epi32(a, b); }
+
+DROVER_INLINE __m256i broadcast4(const int8_t* x) {
+  int32_t four;
+  __builtin_memcpy(&four, x, 4);
+  return _mm256_set1_epi32(four);
+}
+DROVER_INLINE Bytes b_load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+DROVER_INLINE Bytes b_low(Bytes a) { return _mm256_and_si256(a, _mm256_set1_epi8(15)); }
+DROVER_INLINE Bytes b_high(Bytes a) { return _mm256_and_si256(_mm256_srli_epi16(a, 4), _mm256_set1_epi8(15)); }
+template <int kShift, int kMask>
+DROVER_INLINE Bytes b_bits(Bytes a, Bytes plane) {
+  const __m256i mask = _mm256_set1_epi8(static_cast<char>(kMask << 4));
+  const __m256i moved = kShift <= 4 ? _mm256_slli_epi16(plane, kShift <= 4 ? 4 - kShift : 0)
+                                    : _mm256_srli_epi16(plane, kShift > 4 ? kShift - 4 : 0);
+  return _mm256_or_si256(a, _mm256_and_si256(moved, mask));
+}
+DROVER_INLINE Bytes b_lookup(Bytes a, const uint8_t* book) {
+  const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(book));
+  return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), a);
+}
+DROVER_INLINE ScalePair merge_pair(__m256i first, __m256i second) {
+  return _mm256_blend_epi16(first, _mm256_slli_epi32(second, 16), 0xaa);
+}
+DROVER_INLINE __m256i widen_unsigned(const uint8_t* p) {
+  return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
+DROVER_INLINE __m256i widen_signed(const uint8_t* p) {
+  return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
+template <int kShift>
+DROVER_INLINE ColI i_minus_shifted(ColI a, ColI b) {
+  return _mm256_sub_epi32(a, _mm256_slli_epi32(b, kShift));
+}
+
+#ifdef DROVER_AVXVNNI
+
+inline constexpr int32_t kByteZero = 128;
+inline constexpr uint32_t kGroups15 = 64, kGroups31 = 64, kGroups63 = 64;
+using ByteCodes = __m256i;
+
+DROVER_INLINE Sum s_dot(Sum sum, Bytes codes, const int8_t* x) {
+  return _mm256_dpbusd_avx_epi32(sum, codes, broadcast4(x));
+}
+DROVER_INLINE Sum s_begin(ColI start) { return start; }
+DROVER_INLINE ColI s_total(Sum sum, ColI) { return sum; }
+DROVER_INLINE Scale scale_unsigned(const uint8_t* p) { return widen_unsigned(p); }
+DROVER_INLINE Scale scale_signed(const uint8_t* p) { return widen_signed(p); }
+DROVER_INLINE ColI s_scaled(ColI total, Sum sum, Scale scale) {
+  return _mm256_add_epi32(total, _mm256_mullo_epi32(sum, scale));
+}
+DROVER_INLINE ScalePair pair_of(Scale first, Scale second) { return merge_pair(first, second); }
+DROVER_INLINE ColI i_dot_pair(ColI total, ScalePair pair, const int16_t* x) {
+  int32_t two;
+  __builtin_memcpy(&two, x, 4);
+  return _mm256_dpwssd_avx_epi32(total, pair, _mm256_set1_epi32(two));
+}
+DROVER_INLINE ByteCodes byte_codes(Bytes codes) { return codes; }
+DROVER_INLINE ColI i_dot_byte(ColI sum, ByteCodes w, const int8_t* x) {
+  return _mm256_dpbusd_avx_epi32(sum, w, broadcast4(x));
+}
+
+#else
+
+inline constexpr int32_t kByteZero = 0;
+// A product pair is at most 2 · 127 · code: 8, 4 and 2 of them fit 16 bits for codes up to 15, 31 and 63.
+inline constexpr uint32_t kGroups15 = 8, kGroups31 = 4, kGroups63 = 2;
+
+DROVER_INLINE Sum s_dot(Sum sum, Bytes codes, const int8_t* x) {
+  return _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes, broadcast4(x)));
+}
+DROVER_INLINE Sum s_begin(ColI) { return _mm256_setzero_si256(); }
+DROVER_INLINE ColI s_total(Sum sum, ColI start) {
+  return _mm256_add_epi32(start, _mm256_madd_epi16(sum, _mm256_set1_epi16(1)));
+}
+// A scale is kept twice in its lane, as the two 16-bit factors of vpmaddwd.
+DROVER_INLINE Scale scale_unsigned(const uint8_t* p) { return merge_pair(widen_unsigned(p), widen_unsigned(p)); }
+DROVER_INLINE Scale scale_signed(const uint8_t* p) { return merge_pair(widen_signed(p), widen_signed(p)); }
+DROVER_INLINE ColI s_scaled(ColI total, Sum sum, Scale scale) {
+  return _mm256_add_epi32(total, _mm256_madd_epi16(sum, scale));
+}
+DROVER_INLINE ScalePair pair_of(Scale first, Scale second) { return _mm256_blend_epi16(first, second, 0xaa); }
+DROVER_INLINE ColI i_dot_pair(ColI total, ScalePair pair, const int16_t* x) {
+  int32_t two;
+  __builtin_memcpy(&two, x, 4);
+  return _mm256_add_epi32(total, _mm256_madd_epi16(pair, _mm256_set1_epi32(two)));
+}
+// |w| · (x with w's sign): 128 · 127 · 2 just fits 16 bits.
+struct ByteCodes {
+  __m256i magnitude, sign;
+};
+DROVER_INLINE ByteCodes byte_codes(Bytes codes) {
+  const __m256i w = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
+  return {_mm256_abs_epi8(w), w};
+}
+DROVER_INLINE ColI i_dot_byte(ColI sum, const ByteCodes& w, const int8_t* x) {
+  const __m256i pairs = _mm256_maddubs_epi16(w.magnitude, _mm256_sign_epi8(broadcast4(x), w.sign));
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+#endif
+
+}  // namespace
+}  // namespace drover
+
+#endif  // DROVER_KERNELS_SIMD_DOT_AVX2_H_

@@ -1,0 +1,86 @@
+// The dot-product vocabulary with AVX-512 VNNI: 16 columns in a register. Contracts: dot_scalar.h.
+#ifndef DROVER_KERNELS_SIMD_DOT_AVX512_H_
+#define DROVER_KERNELS_SIMD_DOT_AVX512_H_
+
+#include "avx512.h"
+
+namespace drover {
+namespace {
+
+inline constexpr uint32_t kColumns = 16;
+inline constexpr int32_t kByteZero = 128;
+inline constexpr uint32_t kGroups15 = 64, kGroups31 = 64, kGroups63 = 64;
+
+using Bytes = __m512i;
+using ColF = __m512;
+using ColI = __m512i;
+using Sum = __m512i;
+using Scale = __m512i;
+using ScalePair = __m512i;
+using ByteCodes = __m512i;
+
+DROVER_INLINE ColF c_zero() { return _mm512_setzero_ps(); }
+DROVER_INLINE ColF c_set(float value) { return _mm512_set1_ps(value); }
+DROVER_INLINE ColF c_half(const uint16_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+DROVER_INLINE ColF c_mul(ColF a, ColF b) { return _mm512_mul_ps(a, b); }
+DROVER_INLINE ColF c_fma(ColF a, ColF b, ColF c) { return _mm512_fmadd_ps(a, b, c); }
+DROVER_INLINE ColF c_fnma(ColF a, ColF b, ColF c) { return _mm512_fnmadd_ps(a, b, c); }
+DROVER_INLINE ColF c_from(ColI a) { return _mm512_cvtepi32_ps(a); }
+DROVER_INLINE void c_store(float* p, ColF a) { _mm512_storeu_ps(p, a); }
+DROVER_INLINE ColI i_columns(int32_t value) { return _mm512_set1_epi32(value); }
+DROVER_INLINE ColI i_plus(ColI a, ColI b) { return _mm512_add_epi32(a, b); }
+
+DROVER_INLINE __m512i broadcast4(const int8_t* x) {
+  int32_t four;
+  __builtin_memcpy(&four, x, 4);
+  return _mm512_set1_epi32(four);
+}
+DROVER_INLINE Bytes b_load(const uint8_t* p) { return _mm512_loadu_si512(p); }
+DROVER_INLINE Bytes b_low(Bytes a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
+DROVER_INLINE Bytes b_high(Bytes a) { return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15)); }
+template <int kShift, int kMask>
+DROVER_INLINE Bytes b_bits(Bytes a, Bytes plane) {
+  const __m512i mask = _mm512_set1_epi8(static_cast<char>(kMask << 4));
+  const __m512i moved = kShift <= 4 ? _mm512_slli_epi16(plane, kShift <= 4 ? 4 - kShift : 0)
+                                    : _mm512_srli_epi16(plane, kShift > 4 ? kShift - 4 : 0);
+  return _mm512_ternarylogic_epi32(a, moved, mask, 0xf8);  // a | (moved & mask)
+}
+DROVER_INLINE Bytes b_lookup(Bytes a, const uint8_t* book) {
+  const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(book));
+  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), a);
+}
+DROVER_INLINE Sum s_dot(Sum sum, Bytes codes, const int8_t* x) { return _mm512_dpbusd_epi32(sum, codes, broadcast4(x)); }
+DROVER_INLINE Sum s_begin(ColI start) { return start; }
+DROVER_INLINE ColI s_total(Sum sum, ColI) { return sum; }
+DROVER_INLINE Scale scale_unsigned(const uint8_t* p) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+DROVER_INLINE Scale scale_signed(const uint8_t* p) {
+  return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+DROVER_INLINE ColI s_scaled(ColI total, Sum sum, Scale scale) {
+  return _mm512_add_epi32(total, _mm512_mullo_epi32(sum, scale));
+}
+DROVER_INLINE ScalePair pair_of(Scale first, Scale second) {
+  return _mm512_mask_blend_epi16(0xaaaaaaaa, first, _mm512_slli_epi32(second, 16));
+}
+DROVER_INLINE ColI i_dot_pair(ColI total, ScalePair pair, const int16_t* x) {
+  int32_t two;
+  __builtin_memcpy(&two, x, 4);
+  return _mm512_dpwssd_epi32(total, pair, _mm512_set1_epi32(two));
+}
+template <int kShift>
+DROVER_INLINE ColI i_minus_shifted(ColI a, ColI b) {
+  return _mm512_sub_epi32(a, _mm512_slli_epi32(b, kShift));
+}
+DROVER_INLINE ByteCodes byte_codes(Bytes codes) { return codes; }
+DROVER_INLINE ColI i_dot_byte(ColI sum, ByteCodes w, const int8_t* x) {
+  return _mm512_dpbusd_epi32(sum, w, broadcast4(x));
+}
+
+}  // namespace
+}  // namespace drover
+
+#endif  // DROVER_KERNELS_SIMD_DOT_AVX512_H_

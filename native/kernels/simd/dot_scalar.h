@@ -1,0 +1,106 @@
+// The dot-product vocabulary in plain C++; the contract of every operation is written here. A vector holds kColumns
+// columns of a panel (all 16, or one half of them): bytes are 4 codes per column, the rest one lane per column.
+// All of it is exact integer arithmetic, or single rounded f32 operations.
+#ifndef DROVER_KERNELS_SIMD_DOT_SCALAR_H_
+#define DROVER_KERNELS_SIMD_DOT_SCALAR_H_
+
+#include "scalar.h"
+
+namespace drover {
+namespace {
+
+inline constexpr uint32_t kColumns = 16;
+inline constexpr int32_t kByteZero = 0;  // what dot_byte subtracts from codes less 128: 0, or 128 where it cannot
+// Groups (4 k) that a Sum may take before s_total or s_scaled, for codes up to 15, 31 and 63.
+inline constexpr uint32_t kGroups15 = 64, kGroups31 = 64, kGroups63 = 64;
+
+struct Bytes {
+  uint8_t at[64];
+};
+using ColF = F32x16;
+using ColI = I32x16;
+using Sum = I32x16;
+using Scale = I32x16;
+
+DROVER_INLINE ColF c_zero() { return f_zero(); }
+DROVER_INLINE ColF c_set(float value) { return f_set(value); }
+DROVER_INLINE ColF c_half(const uint16_t* p) { return f_load_half(p); }
+DROVER_INLINE ColF c_mul(ColF a, ColF b) { return f_mul(a, b); }
+DROVER_INLINE ColF c_fma(ColF a, ColF b, ColF c) { return f_fma(a, b, c); }
+DROVER_INLINE ColF c_fnma(ColF a, ColF b, ColF c) { return f_fnma(a, b, c); }
+DROVER_INLINE ColF c_from(ColI a) { return f_from_i(a); }
+DROVER_INLINE void c_store(float* p, ColF a) { f_store(p, a); }
+DROVER_INLINE ColI i_columns(int32_t value) { return i_set(value); }
+DROVER_INLINE ColI i_plus(ColI a, ColI b) { return i_add(a, b); }
+
+DROVER_INLINE Bytes b_load(const uint8_t* p) {
+  Bytes r;
+  for (int i = 0; i < 64; i++) r.at[i] = p[i];
+  return r;
+}
+DROVER_INLINE Bytes b_low(Bytes a) {
+  for (uint8_t& v : a.at) v &= 15;
+  return a;
+}
+DROVER_INLINE Bytes b_high(Bytes a) {
+  for (uint8_t& v : a.at) v >>= 4;
+  return a;
+}
+// a | ((plane >> kShift) & kMask) << 4
+template <int kShift, int kMask>
+DROVER_INLINE Bytes b_bits(Bytes a, Bytes plane) {
+  for (int i = 0; i < 64; i++) a.at[i] = static_cast<uint8_t>(a.at[i] | (((plane.at[i] >> kShift) & kMask) << 4));
+  return a;
+}
+// book[code] for codes 0..15
+DROVER_INLINE Bytes b_lookup(Bytes a, const uint8_t* book) {
+  for (uint8_t& v : a.at) v = book[v];
+  return a;
+}
+// sum + codes · x, 4 products per column; unsigned codes up to 63.
+DROVER_INLINE Sum s_dot(Sum sum, Bytes codes, const int8_t* x) {
+  for (int c = 0; c < 16; c++)
+    for (int j = 0; j < 4; j++) sum.lane[c] += codes.at[c * 4 + j] * x[j];
+  return sum;
+}
+DROVER_INLINE Sum s_begin(ColI start) { return start; }
+DROVER_INLINE ColI s_total(Sum sum, ColI) { return sum; }
+// Scales 0..255 or -128..127, and sum · scale added to total.
+DROVER_INLINE Scale scale_unsigned(const uint8_t* p) {
+  Scale r;
+  for (int i = 0; i < 16; i++) r.lane[i] = p[i];
+  return r;
+}
+DROVER_INLINE Scale scale_signed(const uint8_t* p) {
+  Scale r;
+  for (int i = 0; i < 16; i++) r.lane[i] = static_cast<int8_t>(p[i]);
+  return r;
+}
+DROVER_INLINE ColI s_scaled(ColI total, Sum sum, Scale scale) { return i_add(total, i_mul(sum, scale)); }
+// total + a · x[0] + b · x[1]
+struct ScalePair {
+  Scale first, second;
+};
+DROVER_INLINE ScalePair pair_of(Scale first, Scale second) { return {first, second}; }
+DROVER_INLINE ColI i_dot_pair(ColI total, ScalePair pair, const int16_t* x) {
+  return i_add(total, i_add(i_mul(pair.first, i_set(x[0])), i_mul(pair.second, i_set(x[1]))));
+}
+template <int kShift>
+DROVER_INLINE ColI i_minus_shifted(ColI a, ColI b) {
+  return i_sub(a, i_mul(b, i_set(1 << kShift)));
+}
+// Codes 0..255 standing for code - 128: sum + (code - 128 + kByteZero) · x.
+struct ByteCodes {
+  Bytes codes;
+};
+DROVER_INLINE ByteCodes byte_codes(Bytes codes) { return {codes}; }
+DROVER_INLINE ColI i_dot_byte(ColI sum, const ByteCodes& w, const int8_t* x) {
+  for (int c = 0; c < 16; c++)
+    for (int j = 0; j < 4; j++) sum.lane[c] += (w.codes.at[c * 4 + j] - 128) * x[j];
+  return sum;
+}
+
+}  // namespace
+}  // namespace drover
+
+#endif  // DROVER_KERNELS_SIMD_DOT_SCALAR_H_
