@@ -286,8 +286,9 @@ const storedDtype = (config: ConfigRecord): string | undefined => {
 /** transformers 5 has `rope_parameters` with everything; 4 has `rope_theta` beside `rope_scaling`, whose type was once `type`. */
 const ropeConfig = (config: ConfigRecord): RopeConfig => {
   const record = config.record('rope_parameters') ?? config.record('rope_scaling')
-  const theta = (record?.has('rope_theta') ? record : config).number('rope_theta', { fallback: 10000 })
-  if (!(theta > 0)) throw config.refuse('rope_theta', 'a number above 0', theta)
+  const holder = record?.has('rope_theta') ? record : config
+  const theta = holder.number('rope_theta', { fallback: 10000 })
+  if (!(theta > 0)) throw holder.refuse('rope_theta', 'a number above 0', theta)
   if (record === undefined) return { theta, type: 'default' }
   const type = record.has('rope_type') ? record.string('rope_type') : record.string('type', 'default')
   const positive = (key: string, required: boolean): number | undefined => {
