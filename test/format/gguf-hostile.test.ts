@@ -106,6 +106,9 @@ test('names that occur twice or are not UTF-8', async () => {
   await refuse('bad value', 'E_FORMAT', 'k', ggufBytes({ entries: [['k', value]] }))
   const array = arrayValue(typeId('string'), 2, join(string('a'), string(notUtf8)))
   await refuse('bad element', 'E_FORMAT', 'k[1]', ggufBytes({ entries: [['k', array]] }))
+  // The character that is cut off would be whole with the first byte of the next length.
+  const cut = arrayValue(typeId('string'), 2, join(string(Uint8Array.of(0xc3)), string('x'.repeat(0x80))))
+  await refuse('cut element', 'E_FORMAT', 'k[0]', ggufBytes({ entries: [['k', cut]] }))
   const long = new Uint8Array(700_000).fill(0x61)
   long[650_000] = 0xff
   const text = join(u32(typeId('string')), string(long))
