@@ -15,7 +15,8 @@
 //     3 row dimension (0 rows, 1 outputs, 2 fixed)  4 row count when fixed  5 offset in the arena, units of 64 bytes
 //     6..7 zero
 //   weights, kWeightWords words each:
-//     0 region  1 dtype  2 offset low  3 offset high (bytes)  4 rows  5 cols  6 flags (1: prepare for gemm)  7 zero
+//     0 region  1 dtype  2 offset low  3 offset high (bytes)  4 rows  5 cols  6 flags (1: prepare for gemm, 2: decode
+//     to f32 at load: what norms, biases and frequencies need)  7 zero
 //     (a weight that embed and gemm share is listed once; embed then reads the prepared form)
 //   ops, kOpWords words each:  0 opcode (position in ops.def)  1 first argument word  2 argument count  3 zero
 //   arguments
@@ -37,7 +38,15 @@
 #ifndef DROVER_CORE_PROGRAM_H_
 #define DROVER_CORE_PROGRAM_H_
 
+#include <atomic>
 #include <cstdint>
+#include <vector>
+
+#include "arena.h"
+#include "drover.h"
+#include "kernels/kernels.h"
+#include "kernels/sampling.h"
+#include "pool.h"
 
 namespace drover {
 
@@ -51,6 +60,109 @@ inline constexpr uint32_t kOpWords = 4;
 inline constexpr uint32_t kStepHeaderWords = 16;
 inline constexpr uint32_t kSequenceWords = 5;
 inline constexpr uint32_t kNone = 0xffffffffu;
+inline constexpr uint32_t kMostArguments = 8;
+
+enum class RowDimension : uint32_t { kRows, kOutputs, kFixed, kCount };
+
+struct Tensor {
+  DType dtype;
+  uint32_t cols;
+  uint64_t stride;  // bytes
+  RowDimension dimension;
+  uint32_t fixed_rows, most_rows;
+  uint64_t offset;  // bytes in the arena
+  uint8_t* data;    // set once the arena exists
+};
+
+struct Weight {
+  uint32_t region;
+  DType dtype;
+  uint64_t offset;
+  uint32_t rows, cols, flags;
+  const uint8_t* file;          // the file's rows
+  const uint8_t* prepared;      // panels, when flag 1
+  const float* decoded;         // f32 rows, when flag 2
+};
+inline constexpr uint32_t kPrepare = 1, kDecode = 2;
+
+struct Op {
+  uint32_t opcode;
+  uint32_t argument[kMostArguments];
+};
+
+struct Sequence {
+  uint32_t first_row, rows, cache_start;
+  const uint32_t* pages;
+  uint32_t page_count;
+};
+
+// A step as it is read from its words, every number checked against the program.
+struct Step {
+  uint32_t rows, outputs, first_op, end_op, flags;
+  const int32_t* tokens;
+  const int32_t* positions;
+  std::vector<Sequence> sequences;
+  const uint32_t* output_rows;
+  const int32_t* targets;           // or null
+  const SamplingRecord* sampling;   // or null
+  const uint32_t* tail;
+  uint32_t tail_words;
+};
+inline constexpr uint32_t kStepProfile = 1, kStepTargets = 2, kStepSampling = 4;
+
+}  // namespace drover
+
+struct drover_program {
+  const drover::KernelTable* kernels = nullptr;
+  uint32_t max_rows = 0, max_outputs = 0, max_sequences = 0, max_pages = 0, vocabulary = 0;
+  uint32_t kv_layers = 0, kv_heads = 0, kv_head_dim = 0, kv_pages = 0;
+  drover::DType kv_dtype = drover::DType::f32;
+  uint64_t kv_block_bytes = 0, kv_page_bytes = 0;
+  std::vector<drover::Tensor> tensors;
+  std::vector<drover::Weight> weights;
+  std::vector<drover::Op> ops;
+  std::vector<drover_region*> regions;
+  drover::Arena activations, kv, prepared, scratch;
+  uint64_t arena_bytes = 0, scratch_stride = 0, mapped_bytes = 0;
+  uint32_t threads = 1;
+
+  std::vector<uint64_t> profile;        // nanoseconds per op
+  std::vector<uint32_t> page_writer;    // per page: the sequence that writes it in step `page_step`
+  std::vector<uint32_t> page_step;
+  uint32_t step_number = 0;
+  std::atomic<uint32_t> busy{0};        // 1 while a step runs or memory is read or written
+  std::atomic<int32_t> cancel{0};
+
+  drover_program() = default;
+  drover_program(const drover_program&) = delete;
+  drover_program& operator=(const drover_program&) = delete;
+  ~drover_program();
+};
+
+namespace drover {
+
+// What an op sees while it runs.
+struct Run {
+  drover_program& program;
+  const Step& step;
+  Team& team;
+  uint32_t rows_of(const Tensor& tensor) const {
+    return tensor.dimension == RowDimension::kRows      ? step.rows
+           : tensor.dimension == RowDimension::kOutputs ? step.outputs
+                                                        : tensor.fixed_rows;
+  }
+  uint8_t* scratch(uint32_t worker) const { return program.scratch.data() + worker * program.scratch_stride; }
+};
+
+// Reads and verifies a program's words; fills everything but the memory.
+drover_code decode_program(const uint32_t* words, uint64_t count, drover_region* const* regions, uint32_t region_count,
+                           drover_program& program, drover_error* error);
+// Allocates arenas and prepares weights.
+drover_code load_program(drover_program& program, const drover_load_options& options, drover_error* error);
+// Reads and checks a step against the program.
+drover_code decode_step(drover_program& program, const uint32_t* words, uint64_t count, Step& step, drover_error* error);
+// Runs the ops of a checked step.
+drover_code run_step(drover_program& program, const Step& step, drover_error* error);
 
 }  // namespace drover
 

@@ -79,6 +79,13 @@ uint64_t drover_activation_row_bytes(uint32_t dtype, uint32_t cols);
 uint64_t drover_kv_page_bytes(uint32_t kv_dtype, uint32_t layers, uint32_t kv_heads, uint32_t head_dim);
 /* Bytes of the prepared form of a weight, 0 when the dtype has none. */
 uint64_t drover_prepared_bytes(uint32_t dtype, uint32_t rows, uint32_t cols);
+/* The dtype of activations that a prepared weight of this dtype multiplies (f32, a8_32, a8_256); the number of dtypes
+ * when it has no prepared form. */
+uint32_t drover_gemm_activations(uint32_t dtype);
+
+/* Measures this machine's limits with `threads` threads (0: the pool's), blocking for about a second: bytes per second
+ * read from memory, and f32 fused multiply-add FLOP per second (two per FMA) of the kernel set in use. */
+int drover_probe(uint32_t threads, double* read_bytes_per_second, double* fma_flops_per_second, drover_error* error);
 
 /* ---- weights ---- */
 
@@ -86,6 +93,7 @@ uint64_t drover_prepared_bytes(uint32_t dtype, uint32_t rows, uint32_t cols);
 int drover_region_map(const char* path, uint64_t bytes, drover_region** out, drover_error* error);
 /* Copies bytes into an aligned region. */
 int drover_region_copy(const void* data, uint64_t bytes, drover_region** out, drover_error* error);
+void drover_region_retain(drover_region* region);
 void drover_region_release(drover_region* region);
 
 /* ---- programs ---- */
@@ -118,6 +126,8 @@ int drover_program_read(drover_program* program, uint32_t tensor, uint32_t row, 
 /* Writes rows of an activation tensor before a step (inputs of eager programs). */
 int drover_program_write(drover_program* program, uint32_t tensor, uint32_t row, uint32_t rows, const void* data,
                          uint64_t bytes, drover_error* error);
+/* head_dim of the cache; 0 without one. */
+uint32_t drover_program_kv_head_dim(const drover_program* program);
 /* Reads one head of one sequence's cache as f32: out [positions, head_dim]; what: 0 = k (after RoPE), 1 = v. */
 int drover_program_read_kv(drover_program* program, uint32_t layer, uint32_t kv_head, uint32_t what,
                            const uint32_t* pages, uint32_t positions, float* out, drover_error* error);

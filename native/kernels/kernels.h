@@ -89,6 +89,9 @@ struct KernelTable {
   void (*softmax)(const float* x, uint32_t cols, float* out);
   void (*log_softmax)(const float* x, uint32_t cols, float* out);
   float (*log_sum_exp)(const float* x, uint32_t cols);
+  // For measuring the machine: reads all bytes (a multiple of 256); runs fused multiply-adds, returns the FLOP done.
+  uint64_t (*read_bytes)(const uint8_t* data, uint64_t bytes);
+  uint64_t (*fma_loop)(uint32_t rounds);
 };
 
 // Rows of queries a task of attention takes at most (times heads / kv_heads = rows of its score tile).

@@ -1,0 +1,20 @@
+// The machine: instruction sets, caches, and how many threads this process may use.
+#ifndef DROVER_CORE_CPU_H_
+#define DROVER_CORE_CPU_H_
+
+#include "drover.h"
+#include "kernels/kernels.h"
+
+namespace drover {
+
+struct Machine {
+  const KernelTable* kernels;  // null when DROVER_ISA names a set that cannot run; `error` says so
+  drover_error error;
+  drover_cpu_info info;
+};
+// Read once, on first use.
+const Machine& machine();
+
+}  // namespace drover
+
+#endif  // DROVER_CORE_CPU_H_

@@ -1,0 +1,158 @@
+#include "pool.h"
+
+#include <pthread.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "cpu.h"
+
+namespace drover {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+// Longer than the serial parts of a step and the turn of the event loop between two steps.
+constexpr auto kSpin = std::chrono::microseconds(150);
+
+inline void pause_briefly() {
+#ifdef DROVER_X86
+  __builtin_ia32_pause();
+#endif
+}
+
+struct Pool {
+  // The region that is open: helpers enter (inside), see it open, take tasks, leave. The leader closes it and waits
+  // for inside to become 0 before it changes the fields again.
+  alignas(64) std::atomic<uint32_t> epoch{0};
+  alignas(64) std::atomic<uint32_t> next{0};
+  alignas(64) std::atomic<uint32_t> inside{0};
+  alignas(64) std::atomic<bool> open{false};
+  std::atomic<uint32_t> parked{0};
+  uint32_t count = 0, helpers = 0;
+  void (*function)(void*, uint32_t, uint32_t) = nullptr;
+  void* context = nullptr;
+  const std::atomic<int32_t>* cancel = nullptr;
+
+  std::mutex mutex;
+  std::condition_variable wake;
+  Job* first = nullptr;
+  Job** last = &first;
+  std::atomic<uint32_t> queued{0};
+  uint32_t threads = 1;
+
+  void take_tasks(uint32_t worker) {
+    for (;;) {
+      const uint32_t task = next.fetch_add(1, std::memory_order_relaxed);
+      if (task >= count) return;
+      if (cancel == nullptr || cancel->load(std::memory_order_relaxed) == 0) function(context, task, worker);
+    }
+  }
+
+  void help(uint32_t worker) {
+    uint32_t seen = 0;
+    for (;;) {
+      const auto deadline = Clock::now() + kSpin;
+      uint32_t now;
+      for (uint32_t turn = 0; (now = epoch.load(std::memory_order_acquire)) == seen; turn++) {
+        pause_briefly();
+        if (turn % 64 == 63 && Clock::now() > deadline) {
+          parked.fetch_add(1);
+          epoch.wait(seen);
+          parked.fetch_sub(1);
+        }
+      }
+      seen = now;
+      inside.fetch_add(1);
+      if (open.load() && worker <= helpers) take_tasks(worker);
+      inside.fetch_sub(1);
+    }
+  }
+
+  Job* take_job() {
+    const auto deadline = Clock::now() + kSpin;
+    for (uint32_t turn = 0; queued.load(std::memory_order_acquire) == 0; turn++) {
+      pause_briefly();
+      if (turn % 64 == 63 && Clock::now() > deadline) break;
+    }
+    std::unique_lock<std::mutex> lock(mutex);
+    wake.wait(lock, [&] { return first != nullptr; });
+    Job* job = first;
+    first = job->next;
+    if (first == nullptr) last = &first;
+    queued.fetch_sub(1, std::memory_order_relaxed);
+    return job;
+  }
+
+  void lead() {
+    for (;;) {
+      Job* job = take_job();
+      job->run(job);
+    }
+  }
+};
+
+void name_thread(std::thread& thread, const char* name) { pthread_setname_np(thread.native_handle(), name); }
+
+Pool& pool() {
+  static Pool* instance = [] {
+    Pool* p = new Pool;
+    p->threads = machine().info.threads;
+    std::thread leader([p] { p->lead(); });
+    name_thread(leader, "drover-0");
+    leader.detach();
+    for (uint32_t worker = 1; worker < p->threads; worker++) {
+      std::thread helper([p, worker] { p->help(worker); });
+      name_thread(helper, "drover-helper");
+      helper.detach();
+    }
+    return p;
+  }();
+  return *instance;
+}
+
+}  // namespace
+
+uint32_t pool_threads() { return machine().info.threads; }
+
+void pool_submit(Job* job) {
+  Pool& p = pool();
+  {
+    const std::lock_guard<std::mutex> lock(p.mutex);
+    job->next = nullptr;
+    *p.last = job;
+    p.last = &job->next;
+    p.queued.fetch_add(1, std::memory_order_release);
+  }
+  p.wake.notify_one();
+}
+
+void Team::run(uint32_t count, Function function, void* context) {
+  if (count == 0) return;
+  if (threads_ == 1 || count == 1) {
+    for (uint32_t task = 0; task < count && !cancelled(); task++) function(context, task, 0);
+    return;
+  }
+  Pool& p = pool();
+  p.count = count;
+  p.function = function;
+  p.context = context;
+  p.cancel = cancel_;
+  p.helpers = (threads_ < count ? threads_ : count) - 1;
+  p.next.store(0, std::memory_order_relaxed);
+  p.open.store(true);
+  p.epoch.fetch_add(1);
+  if (p.parked.load() != 0) p.epoch.notify_all();
+  p.take_tasks(0);
+  p.open.store(false);
+  for (uint32_t turn = 0; p.inside.load() != 0; turn++) {
+    if (turn < 4096) {
+      pause_briefly();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+}
+
+}  // namespace drover

@@ -1,0 +1,156 @@
+// Checks a step's dynamic inputs and runs its ops.
+#include <chrono>
+
+#include "ops/op.h"
+#include "program.h"
+#include "status.h"
+
+namespace drover {
+namespace {
+
+struct Reader {
+  const uint32_t* data;
+  uint64_t count, at = 0;
+  const uint32_t* take(uint64_t n) {
+    if (n > count - at) return nullptr;
+    const uint32_t* here = data + at;
+    at += n;
+    return here;
+  }
+};
+
+bool finite(float value) { return value - value == 0.0f; }
+
+drover_code check_sampling(const drover_program& p, const Step& step, drover_error* error) {
+  for (uint32_t row = 0; row < step.outputs; row++) {
+    const SamplingRecord& s = step.sampling[row];
+    const auto no = [&](const char* what, int64_t found, int64_t expected) {
+      return fail(error, DROVER_RANGE, -1, found, expected, "sampling record %u: %s", row, what);
+    };
+    const bool numbers = finite(s.temperature) && finite(s.top_p) && finite(s.min_p) && finite(s.typical_p) &&
+                         finite(s.repetition_penalty) && finite(s.presence_penalty) && finite(s.frequency_penalty);
+    if (!numbers) return no("parameters are finite", 0, 0);
+    if (s.temperature < 0 || s.repetition_penalty <= 0) return no("temperature and repetition penalty out of range", 0, 0);
+    const uint32_t begins[2] = {s.bias_begin, s.history_begin}, counts[2] = {s.bias_count, s.history_count};
+    for (uint32_t list = 0; list < 2; list++) {
+      if (begins[list] > step.tail_words || counts[list] > (step.tail_words - begins[list]) / 2) {
+        return no("a list ends past the tail", begins[list], step.tail_words);
+      }
+      for (uint32_t i = 0; i < counts[list]; i++) {
+        const uint32_t token = step.tail[begins[list] + 2 * i];
+        if (token >= p.vocabulary) return no("a token is outside the vocabulary", token, p.vocabulary);
+      }
+    }
+    const uint32_t mask_words = (p.vocabulary + 31) / 32;
+    if (s.mask_begin != kNone && (s.mask_begin > step.tail_words || mask_words > step.tail_words - s.mask_begin)) {
+      return no("the mask ends past the tail", s.mask_begin, step.tail_words);
+    }
+    if ((s.flags & 1) != 0) {
+      const double uniform = __builtin_bit_cast(double, uint64_t{s.uniform_high} << 32 | s.uniform_low);
+      if (!(uniform >= 0 && uniform < 1)) return no("the uniform is in [0, 1)", 0, 1);
+    }
+  }
+  return DROVER_OK;
+}
+
+drover_code check_sequences(drover_program& p, Step& step, const uint32_t* words, uint32_t sequences,
+                            const uint32_t* pages, uint32_t page_entries, drover_error* error) {
+  uint32_t next_row = 0;
+  p.step_number++;
+  for (uint32_t i = 0; i < sequences; i++) {
+    const uint32_t* w = words + uint64_t{i} * kSequenceWords;
+    const auto no = [&](const char* what, int64_t found, int64_t expected) {
+      return fail(error, DROVER_RANGE, -1, found, expected, "sequence %u: %s", i, what);
+    };
+    if (w[0] != next_row) return no("sequences cover the rows in order", w[0], next_row);
+    if (w[1] == 0 || w[1] > step.rows - next_row) return no("row count out of range", w[1], step.rows - next_row);
+    next_row += w[1];
+    if (w[3] > page_entries || w[4] > page_entries - w[3]) return no("page entries out of range", w[3], page_entries);
+    const uint64_t end = uint64_t{w[2]} + w[1];
+    if (end > uint64_t{w[4]} * kPagePositions) {
+      return no("its pages hold fewer positions than it needs", int64_t{w[4]} * kPagePositions, static_cast<int64_t>(end));
+    }
+    for (uint32_t page = 0; page < w[4]; page++) {
+      const uint32_t id = pages[w[3] + page];
+      if (id >= p.kv_pages) return no("page out of range", id, p.kv_pages);
+      if (page < w[2] / kPagePositions) continue;  // read only
+      if (p.page_step[id] == p.step_number) return no("a page is written twice", id, p.page_writer[id]);
+      p.page_step[id] = p.step_number;
+      p.page_writer[id] = i;
+    }
+    step.sequences.push_back({w[0], w[1], w[2], pages + w[3], w[4]});
+  }
+  if (next_row != step.rows) return fail(error, DROVER_RANGE, -1, next_row, step.rows, "sequences cover all rows");
+  return DROVER_OK;
+}
+
+}  // namespace
+
+drover_code decode_step(drover_program& p, const uint32_t* words, uint64_t count, Step& step, drover_error* error) {
+  const auto no = [&](const char* what, int64_t found, int64_t expected) {
+    return fail(error, DROVER_RANGE, -1, found, expected, "step: %s", what);
+  };
+  Reader reader{words, count};
+  const uint32_t* h = reader.take(kStepHeaderWords);
+  if (h == nullptr || h[0] != kStepMagic || h[1] != count) return no("not a step", static_cast<int64_t>(count), kStepHeaderWords);
+  step.rows = h[2];
+  step.outputs = h[3];
+  step.first_op = h[6];
+  step.end_op = h[7];
+  step.flags = h[8];
+  if (step.rows > p.max_rows) return no("too many rows", step.rows, p.max_rows);
+  if (step.outputs > p.max_outputs) return no("too many outputs", step.outputs, p.max_outputs);
+  if (h[4] > p.max_sequences) return no("too many sequences", h[4], p.max_sequences);
+  if (h[5] > p.max_pages) return no("too many page entries", h[5], p.max_pages);
+  if (step.first_op > step.end_op || step.end_op > p.ops.size()) return no("op range", step.end_op, static_cast<int64_t>(p.ops.size()));
+  if ((step.flags & ~(kStepProfile | kStepTargets | kStepSampling)) != 0) return no("unknown flags", step.flags, 7);
+  const uint32_t* tokens = reader.take(step.rows);
+  const uint32_t* positions = tokens == nullptr ? nullptr : reader.take(step.rows);
+  const uint32_t* sequences = positions == nullptr ? nullptr : reader.take(uint64_t{h[4]} * kSequenceWords);
+  const uint32_t* pages = sequences == nullptr ? nullptr : reader.take(h[5]);
+  const uint32_t* outputs = pages == nullptr ? nullptr : reader.take(step.outputs);
+  const uint32_t* targets = outputs == nullptr ? nullptr : reader.take((step.flags & kStepTargets) != 0 ? step.outputs : 0);
+  const uint32_t* sampling =
+      targets == nullptr ? nullptr : reader.take((step.flags & kStepSampling) != 0 ? uint64_t{step.outputs} * kSamplingWords : 0);
+  const uint32_t* tail = sampling == nullptr ? nullptr : reader.take(h[9]);
+  if (tail == nullptr || reader.at != count) return no("length differs from its header", static_cast<int64_t>(count), static_cast<int64_t>(reader.at));
+  step.tokens = reinterpret_cast<const int32_t*>(tokens);
+  step.positions = reinterpret_cast<const int32_t*>(positions);
+  step.output_rows = outputs;
+  step.targets = (step.flags & kStepTargets) != 0 ? reinterpret_cast<const int32_t*>(targets) : nullptr;
+  step.sampling = (step.flags & kStepSampling) != 0 ? reinterpret_cast<const SamplingRecord*>(sampling) : nullptr;
+  step.tail = tail;
+  step.tail_words = h[9];
+  for (uint32_t i = 0; i < step.rows; i++) {
+    if (step.tokens[i] < 0 || (p.vocabulary != 0 && tokens[i] >= p.vocabulary)) return no("token outside the vocabulary", step.tokens[i], p.vocabulary);
+    if (step.positions[i] < 0) return no("negative position", step.positions[i], 0);
+  }
+  for (uint32_t i = 0; i < step.outputs; i++) {
+    if (outputs[i] >= step.rows) return no("output row out of range", outputs[i], step.rows);
+    if (step.targets != nullptr && targets[i] >= p.vocabulary) return no("target outside the vocabulary", step.targets[i], p.vocabulary);
+  }
+  if (step.sampling != nullptr) {
+    if (const drover_code code = check_sampling(p, step, error)) return code;
+  }
+  // A program without a cache has rows but no sequences.
+  if (p.kv_pages == 0 && h[4] == 0) return DROVER_OK;
+  return check_sequences(p, step, sequences, h[4], pages, h[5], error);
+}
+
+drover_code run_step(drover_program& p, const Step& step, drover_error* error) {
+  Team team(p.threads, &p.cancel);
+  const Run run{p, step, team};
+  const bool profile = (step.flags & kStepProfile) != 0;
+  for (uint32_t i = step.first_op; i < step.end_op; i++) {
+    const auto start = profile ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point{};
+    kOps[p.ops[i].opcode].implementation->run(run, p.ops[i]);
+    if (profile) {
+      p.profile[i] = static_cast<uint64_t>(
+          std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count());
+    }
+    if (team.cancelled()) return fail(error, DROVER_ABORTED, static_cast<int32_t>(i), 0, 0, "the step was aborted");
+  }
+  return DROVER_OK;
+}
+
+}  // namespace drover

@@ -1,0 +1,92 @@
+// Matrix product with its epilogue: chooses the kernel for the weight and cuts the work into tasks.
+#include "kernels/prepare.h"
+#include "op.h"
+
+namespace drover {
+namespace {
+
+const GemmKernel& kernel_of(const drover_program& program, const Weight& w) {
+  return program.kernels->gemm[static_cast<uint32_t>(w.dtype)];
+}
+
+uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
+
+// Rows and panels per task. A task reads its rows once per panel and its panels once per few rows: both stay in the
+// second-level cache. With few rows the panels are dealt out in small portions, so that all workers end together.
+struct Tiles {
+  uint32_t rows, panels;
+};
+Tiles tiles_of(uint32_t rows, uint32_t panels, uint32_t threads) {
+  if (rows <= 16) {
+    const uint32_t share = panels / (threads * 8);
+    return {rows, share < 4 ? 4 : share > 32 ? 32 : share / 4 * 4};
+  }
+  return {smaller(rows, 96), 8};
+}
+
+}  // namespace
+
+const OpImplementation op_gemm = {
+    [](Check& c) {
+      const Tensor& out = c.tensor(0);
+      const Tensor& x = c.tensor(1);
+      const Weight& w = c.weight(2);
+      c.dtype(out, DType::f32, "gemm writes f32");
+      c.same_rows(out, x, "gemm keeps the rows");
+      c.cols(x, w.cols, "gemm's input is as wide as its weight");
+      c.cols(out, w.rows, "gemm's output has the weight's rows as columns");
+      c.apart(out, x, "gemm does not work in place");
+      const bool prepared = (w.flags & kPrepare) != 0;
+      const DType wanted = prepared ? kernel_of(c.program, w).activations : DType::f32;
+      c.require(x.dtype == wanted, "gemm's input has the dtype its weight asks for", static_cast<int64_t>(x.dtype),
+                static_cast<int64_t>(wanted));
+      if (!c.absent(3)) {
+        c.require((c.weight(3).flags & kDecode) != 0, "gemm's bias is decoded", c.weight(3).flags, kDecode);
+        c.require(c.weight(3).rows == 1 && c.weight(3).cols == out.cols, "gemm's bias is [1, outputs]", c.weight(3).cols,
+                  out.cols);
+      }
+      if (!c.absent(4)) {
+        c.dtype(c.tensor(4), DType::f32, "gemm's residual is f32");
+        c.same_rows(c.tensor(4), out, "gemm's residual has the output's rows");
+        c.cols(c.tensor(4), out.cols, "gemm's residual has the output's columns");
+      }
+      c.require(c.word(5) < static_cast<uint32_t>(Activation::kCount), "gemm's activation exists", c.word(5),
+                static_cast<int64_t>(Activation::kCount));
+    },
+    [](const Run& run, const Op& op) {
+      const Tensor& out = run.program.tensors[op.argument[0]];
+      const Tensor& x = run.program.tensors[op.argument[1]];
+      const Weight& w = run.program.weights[op.argument[2]];
+      GemmArgs args{};
+      args.x = x.data;
+      args.x_stride_bytes = x.stride;
+      args.w = w.prepared != nullptr ? w.prepared : w.file;
+      args.rows = run.rows_of(out);
+      args.cols = w.rows;
+      args.depth = w.cols;
+      args.y = row_f32(out, 0);
+      args.y_stride = out.stride / 4;
+      if (op.argument[3] != kNone) args.bias = run.program.weights[op.argument[3]].decoded;
+      if (op.argument[4] != kNone) {
+        args.residual = row_f32(run.program.tensors[op.argument[4]], 0);
+        args.residual_stride = run.program.tensors[op.argument[4]].stride / 4;
+      }
+      args.activation = static_cast<Activation>(op.argument[5]);
+      if (args.rows == 0 || args.cols == 0) return;
+      const GemmFunction kernel = w.prepared != nullptr
+                                      ? kernel_of(run.program, w).run
+                                      : run.program.kernels->gemm_decode[static_cast<uint32_t>(w.dtype)];
+      const uint32_t panels = (args.cols + kPanel - 1) / kPanel;
+      const Tiles tile = tiles_of(args.rows, panels, run.team.threads());
+      const uint32_t row_tiles = (args.rows + tile.rows - 1) / tile.rows;
+      const uint32_t panel_tiles = (panels + tile.panels - 1) / tile.panels;
+      // Row tiles of one panel tile follow each other: its weights are read from memory once.
+      run.team.parallel(row_tiles * panel_tiles, [&](uint32_t task, uint32_t worker) {
+        const uint32_t row = task % row_tiles * tile.rows, panel = task / row_tiles * tile.panels;
+        kernel(args, row, smaller(row + tile.rows, args.rows), panel, smaller(panel + tile.panels, panels),
+               run.scratch(worker));
+      });
+    },
+    [](const drover_program&, const Op&) -> uint64_t { return kGemmScratchBytes; }};
+
+}  // namespace drover
