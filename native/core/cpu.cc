@@ -73,7 +73,7 @@ std::vector<Isa> list_isas(std::string& names) {
                        [&](const Feature& feature) { return feature.has && std::strcmp(feature.name, name) == 0; });
   };
   for (const Feature& feature : features) {
-    if (feature.has) names += (names.empty() ? "" : ",") + std::string(feature.name);
+    if (feature.has) names.append(names.empty() ? "" : ",").append(feature.name);
   }
   const bool avx2 = has("avx2") && has("fma") && has("f16c") && has("bmi2");
   return {{"scalar", kernels_scalar, true},
@@ -126,7 +126,8 @@ double read_quota(const std::string& root) {
     at = end + 1;
     const size_t first = line.find(':'), second = line.find(':', first == std::string::npos ? 0 : first + 1);
     if (first == std::string::npos || second == std::string::npos) continue;
-    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    std::string controllers = ",";
+    controllers.append(line, first + 1, second - first - 1).append(",");
     std::string path = line.substr(second + 1);
     std::vector<std::string> mounts;
     if (controllers == ",,") {
@@ -181,7 +182,7 @@ Machine read_machine() {
     m.kernels = nullptr;
     std::string runnable;
     for (const Isa& isa : isas) {
-      if (isa.runs) runnable += (runnable.empty() ? "" : ", ") + std::string(isa.name);
+      if (isa.runs) runnable.append(runnable.empty() ? "" : ", ").append(isa.name);
       if (isa.runs && std::strcmp(isa.name, forced) == 0) {
         m.kernels = isa.table();
         m.info.isa = isa.name;

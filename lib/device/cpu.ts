@@ -1,0 +1,220 @@
+/** The CPU device: programs run by the native addon on its own threads. */
+import { DroverError, type ErrorCode, errorCodes, throwIfAborted } from '../errors.js'
+import { encodeProgram } from '../program/encode.js'
+import { planProgram } from '../program/plan.js'
+import { type ActivationDType, type DeviceLayout, mostRows, pagePositions, type Program } from '../program/program.js'
+import { encodeStep, type Step } from '../program/step.js'
+import type { DTypeName } from '../tensor.js'
+import type { Device, DeviceLoadOptions, DeviceProgram, RegionSource } from './device.js'
+import { type CpuInfo, type NativeProgram, type NativeRegion, nativeAddon } from './native.js'
+
+/** Turns what the addon throws into a DroverError that names the op. */
+const translate = (error: unknown, program?: Program): unknown => {
+  if (!(error instanceof Error) || !('code' in error)) return error
+  const { code, op, found, expected } = error as Error & { code: string; op: number; found: number; expected: number }
+  if (!(code in errorCodes)) return error
+  const name = op >= 0 ? program?.ops[op]?.name : undefined
+  return new DroverError(code as ErrorCode, error.message, {
+    field: name,
+    ...(found === 0 && expected === 0 ? {} : { found, expected }),
+  })
+}
+
+const guarded = <T>(program: Program | undefined, body: () => T): T => {
+  try {
+    return body()
+  } catch (error) {
+    throw translate(error, program)
+  }
+}
+
+const makeLayout = (): DeviceLayout => {
+  const addon = guarded(undefined, () => {
+    const loaded = nativeAddon()
+    loaded.cpu() // an impossible DROVER_ISA is refused here
+    return loaded
+  })
+  const dtypes = addon.dtypes()
+  const ids = new Map(dtypes.map(({ name }, id) => [name, id]))
+  const dtypeId = (name: string): number => {
+    const id = ids.get(name)
+    if (id === undefined) throw new DroverError('E_UNSUPPORTED', 'the CPU device has no such dtype', { found: name })
+    return id
+  }
+  return {
+    ops: addon.ops(),
+    dtypeId,
+    activationRowBytes: (dtype, cols) => addon.activationRowBytes(dtypeId(dtype), cols),
+    gemmActivations: (dtype) => {
+      const { activations } = dtypes[dtypeId(dtype)]!
+      return activations < 0 ? undefined : (dtypes[activations]!.name as ActivationDType)
+    },
+    kvPageBytes: ({ dtype, layers, heads, headDim }) => addon.kvPageBytes(dtypeId(dtype), layers, heads, headDim),
+    preparedBytes: (dtype: DTypeName, rows, cols) => addon.preparedBytes(dtypeId(dtype), rows, cols),
+  }
+}
+
+class CpuProgram implements DeviceProgram {
+  readonly #program: Program
+  readonly #native: NativeProgram
+  #running: Promise<void> | undefined
+  #closing: Promise<void> | undefined
+
+  constructor(program: Program, native: NativeProgram) {
+    this.#program = program
+    this.#native = native
+  }
+
+  run(step: Step): Promise<void> {
+    this.#check()
+    const running = this.#run(encodeStep(step, this.#program.ops.length))
+    this.#running = running
+    return running
+  }
+
+  async #run(words: Uint32Array): Promise<void> {
+    try {
+      await this.#native.run(words)
+    } catch (error) {
+      throw translate(error, this.#program)
+    }
+  }
+
+  runSync(step: Step): void {
+    this.#guard(() => this.#native.runSync(encodeStep(step, this.#program.ops.length)))
+  }
+
+  abort(): void {
+    if (this.#closing === undefined) this.#native.abort()
+  }
+
+  read(tensor: number, row: number, rows: number): Float32Array {
+    const out = new Float32Array(this.#size(tensor, row, rows))
+    this.#guard(() => this.#native.read(tensor, row, rows, out))
+    return out
+  }
+
+  readWords(tensor: number, row: number, rows: number): Uint32Array {
+    const out = new Uint32Array(this.#size(tensor, row, rows))
+    this.#guard(() => this.#native.read(tensor, row, rows, out))
+    return out
+  }
+
+  write(tensor: number, row: number, data: Float32Array): void {
+    const cols = this.#program.tensors[tensor]?.cols ?? 1
+    this.#guard(() => this.#native.write(tensor, row, data.length / cols, data))
+  }
+
+  readKv(layer: number, kvHead: number, what: 'keys' | 'values', pages: ArrayLike<number>, positions: number): Float32Array {
+    const headDim = this.#program.kv?.headDim ?? 0
+    if (pages.length * pagePositions < positions) {
+      throw new DroverError('E_RANGE', 'the page table holds fewer positions than asked for', {
+        found: pages.length * pagePositions,
+        expected: positions,
+      })
+    }
+    const out = new Float32Array(positions * headDim)
+    this.#guard(() =>
+      this.#native.readKv(layer, kvHead, what === 'keys' ? 0 : 1, Uint32Array.from(pages), positions, headDim, out),
+    )
+    return out
+  }
+
+  copyPage(from: number, to: number): void {
+    this.#guard(() => this.#native.copyPage(from, to))
+  }
+
+  profile(): BigUint64Array {
+    const out = new BigUint64Array(this.#program.ops.length)
+    this.#guard(() => this.#native.profile(out))
+    return out
+  }
+
+  memoryUsage(): Record<string, number> {
+    return this.#guard(() => this.#native.memory())
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    this.#native.abort()
+    await this.#running?.catch(() => {})
+    this.#native.release()
+  }
+
+  #check(): void {
+    if (this.#closing !== undefined) throw new DroverError('E_CLOSED', 'the program has been closed')
+  }
+
+  #guard<T>(body: () => T): T {
+    this.#check()
+    return guarded(this.#program, body)
+  }
+
+  #size(tensor: number, row: number, rows: number): number {
+    const spec = this.#program.tensors[tensor]
+    if (spec === undefined || row < 0 || rows < 0 || row + rows > mostRows(this.#program, spec)) {
+      throw new DroverError('E_RANGE', 'no such rows', { field: spec?.name, found: `tensor ${tensor}, rows ${row} to ${row + rows}` })
+    }
+    return rows * spec.cols
+  }
+}
+
+class CpuDevice implements Device {
+  readonly name = 'cpu'
+  #layout: DeviceLayout | undefined
+  #supported: Set<string> | undefined
+
+  get layout(): DeviceLayout {
+    this.#layout ??= makeLayout()
+    return this.#layout
+  }
+
+  supportsOp(name: string): boolean {
+    this.#supported ??= new Set(this.layout.ops.map((op) => op.name))
+    return this.#supported.has(name)
+  }
+
+  async load(program: Program, sources: readonly RegionSource[], options: DeviceLoadOptions = {}): Promise<DeviceProgram> {
+    throwIfAborted(options.signal, 'loading')
+    const words = encodeProgram(program, planProgram(program, this.layout), this.layout)
+    const { Region, loadProgram } = nativeAddon()
+    const regions: NativeRegion[] = []
+    try {
+      for (const source of sources) {
+        regions.push(guarded(program, () => ('data' in source ? new Region(source.data) : new Region(source.path, source.bytes))))
+      }
+      const { onProgress, signal } = options
+      const { promise, abort } = guarded(program, () =>
+        loadProgram(
+          words,
+          regions,
+          {
+            threads: options.threads ?? 0,
+            memoryBudget: options.memoryBudget ?? 0,
+            verifyWeights: options.verifyWeights ? 1 : 0,
+          },
+          onProgress === undefined ? undefined : (done, total) => onProgress(total === 0 ? 1 : done / total),
+        ),
+      )
+      signal?.addEventListener('abort', abort, { once: true })
+      try {
+        return new CpuProgram(program, await promise)
+      } catch (error) {
+        throw translate(error, program)
+      } finally {
+        signal?.removeEventListener('abort', abort)
+      }
+    } finally {
+      for (const region of regions) region.release()
+    }
+  }
+}
+
+export const cpuDevice: Device = new CpuDevice()
+
+/** Instruction set, caches, threads and why that many. Throws E_ISA when DROVER_ISA names an impossible set. */
+export const cpu = (): CpuInfo => guarded(undefined, () => nativeAddon().cpu())

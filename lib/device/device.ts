@@ -1,0 +1,51 @@
+/**
+ * The vendor interface: what a device must do to run programs. Two exist, the CPU (native addon) and the TypeScript
+ * interpreter; another accelerator adds a file and answers `supportsOp`.
+ */
+import type { DeviceLayout, Program } from '../program/program.js'
+import type { Step } from '../program/step.js'
+
+/** A file whose bytes weights are taken from; its index is the weights' `region`. */
+export type RegionSource = { path: string; bytes: number } | { data: Uint8Array }
+
+export interface DeviceLoadOptions {
+  /** Caps the workers of this program's steps. */
+  threads?: number
+  /** Bytes that may be allocated: arenas, cache, prepared weights, scratch. */
+  memoryBudget?: number
+  /** Read every weight and refuse NaN or infinite values and scales. */
+  verifyWeights?: boolean
+  onProgress?: (fraction: number) => void
+  signal?: AbortSignal
+}
+
+export interface DeviceProgram {
+  /** Runs a step; rejects with E_ABORTED after abort(). One at a time: E_BUSY otherwise. */
+  run(step: Step): Promise<void>
+  /** Runs a step and blocks the thread; for steps shorter than a thread hop. */
+  runSync(step: Step): void
+  /** Ends the step in flight at its next tile. */
+  abort(): void
+  /** Rows [row, row + rows) of an f32 tensor, as [rows, cols]. */
+  read(tensor: number, row: number, rows: number): Float32Array
+  /** The same of a u32 tensor. */
+  readWords(tensor: number, row: number, rows: number): Uint32Array
+  /** Writes f32 rows of an input tensor. */
+  write(tensor: number, row: number, data: Float32Array): void
+  /** One head of a sequence's cache as f32 [positions, headDim]: keys after RoPE, or values. */
+  readKv(layer: number, kvHead: number, what: 'keys' | 'values', pages: ArrayLike<number>, positions: number): Float32Array
+  copyPage(from: number, to: number): void
+  /** Nanoseconds per op of the last step that asked for a profile. */
+  profile(): BigUint64Array
+  /** Bytes by arena. */
+  memoryUsage(): Record<string, number>
+  /** Aborts what runs, waits for its end, frees. Idempotent. */
+  close(): Promise<void>
+}
+
+export interface Device {
+  readonly name: string
+  readonly layout: DeviceLayout
+  supportsOp(name: string): boolean
+  load(program: Program, regions: readonly RegionSource[], options?: DeviceLoadOptions): Promise<DeviceProgram>
+}

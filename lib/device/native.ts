@@ -1,0 +1,78 @@
+/** Loads the addon: the only file that does. */
+import { join } from 'node:path'
+import { DroverError } from '../errors.js'
+
+export interface NativeRegion {
+  release(): void
+}
+
+export interface NativeProgram {
+  run(step: Uint32Array): Promise<void>
+  runSync(step: Uint32Array): void
+  abort(): void
+  read(tensor: number, row: number, rows: number, out: Float32Array | Uint32Array | Uint8Array): void
+  write(tensor: number, row: number, rows: number, data: Float32Array | Uint32Array): void
+  readKv(layer: number, head: number, what: 0 | 1, pages: Uint32Array, positions: number, headDim: number, out: Float32Array): void
+  copyPage(from: number, to: number): void
+  profile(out: BigUint64Array): void
+  memory(): Record<'activations' | 'kv' | 'prepared' | 'scratch' | 'mapped', number>
+  release(): void
+}
+
+/** Facts of the machine and the choices made from them. */
+export interface CpuInfo {
+  /** Kernel set in use: scalar, avx2, avxvnni or avx512. */
+  isa: string
+  /** The best set that this CPU can run. */
+  isaBest: string
+  /** Comma separated CPU features. */
+  features: string
+  logicalCpus: number
+  physicalCores: number
+  /** CPUs that the cpuset allows. */
+  affinityCpus: number
+  /** cgroup quota in CPUs; 0: none. */
+  quotaCpus: number
+  threads: number
+  threadsReason: string
+  l1dBytes: number
+  l2Bytes: number
+  l3Bytes: number
+}
+
+export interface NativeAddon {
+  Region: { new (path: string, bytes: number): NativeRegion; new (data: Uint8Array): NativeRegion }
+  loadProgram(
+    words: Uint32Array,
+    regions: readonly NativeRegion[],
+    options: { threads: number; memoryBudget: number; verifyWeights: number },
+    onProgress?: (done: number, total: number) => void,
+  ): { promise: Promise<NativeProgram>; abort(): void }
+  cpu(): CpuInfo
+  ops(): { name: string; signature: string }[]
+  dtypes(): { name: string; elements: number; bytes: number; activations: number }[]
+  activationRowBytes(dtype: number, cols: number): number
+  kvPageBytes(dtype: number, layers: number, heads: number, headDim: number): number
+  preparedBytes(dtype: number, rows: number, cols: number): number
+  /** Measures the machine for about a second, off the event loop. */
+  probe(threads: number): Promise<{ readBytesPerSecond: number; fmaFlopsPerSecond: number }>
+}
+
+let addon: NativeAddon | undefined
+
+/** The addon; loaded on first use. Throws E_NATIVE when no build fits. */
+export const nativeAddon = (): NativeAddon => {
+  if (addon !== undefined) return addon
+  const root = join(__dirname, '..', '..')
+  try {
+    addon = (require('node-gyp-build') as (folder: string) => NativeAddon)(root)
+  } catch (cause) {
+    throw new DroverError('E_NATIVE', 'the native addon could not be loaded', {
+      found: cause instanceof Error ? cause.message.split('\n')[0] : cause,
+      expected: `a build for ${process.platform}-${process.arch}`,
+      hint: `build it from source with: node ${join(root, 'scripts', 'rebuild.mjs')}`,
+      cause,
+    })
+  }
+  return addon
+}

@@ -1,0 +1,282 @@
+/**
+ * Builds programs; its methods read like a model's forward pass. Each call appends one op (plus a quantisation of its
+ * input where the weight wants 8-bit activations, shared by all who read that input) and returns the new value.
+ */
+import { DroverError } from '../errors.js'
+import type { DTypeName } from '../tensor.js'
+import {
+  absent,
+  type ActivationDType,
+  type DeviceLayout,
+  type KvSpec,
+  type OpSpec,
+  type Program,
+  type ProgramLimits,
+  type RowDimension,
+  type TensorSpec,
+  type WeightForm,
+  type WeightSpec,
+} from './program.js'
+
+/** A tensor of the program under construction. */
+export interface Value {
+  readonly index: number
+  readonly cols: number
+  readonly dtype: ActivationDType
+}
+
+/** A weight [rows, cols] as a file holds it; `region` numbers the file. */
+export interface WeightSource {
+  readonly name: string
+  readonly dtype: DTypeName
+  readonly rows: number
+  readonly cols: number
+  readonly region: number
+  readonly offset: number
+}
+
+/** In order of native/kernels/kernels.h. */
+const activations = ['none', 'silu', 'gelu', 'gelu_tanh', 'relu'] as const
+export type Activation = (typeof activations)[number]
+
+export interface LinearOptions {
+  /** [1, outputs] */
+  bias?: WeightSource
+  /** Added after the activation. */
+  residual?: Value
+  activation?: Activation
+}
+
+export interface BuilderOptions extends ProgramLimits {
+  kv?: KvSpec
+  /** 'auto': quantised weights multiply 8-bit activations; 'f32': activations are never quantised. */
+  activations: 'auto' | 'f32'
+}
+
+const floatBits = (value: number): number => new Uint32Array(Float32Array.of(value).buffer)[0] as number
+
+export class ProgramBuilder {
+  readonly #layout: DeviceLayout
+  readonly #options: BuilderOptions
+  readonly #tensors: TensorSpec[] = []
+  readonly #weights: WeightSpec[] = []
+  readonly #weightIndex = new Map<string, number>()
+  readonly #ops: OpSpec[] = []
+  readonly #outputs = new Map<string, number>()
+  /** Quantised forms of values: `index/dtype` -> value. */
+  readonly #quantized = new Map<string, Value>()
+  #scope = ''
+
+  constructor(layout: DeviceLayout, options: BuilderOptions) {
+    this.#layout = layout
+    this.#options = options
+  }
+
+  /** Runs `body` with `name` put before the names it gives. */
+  scope<T>(name: string, body: () => T): T {
+    const outer = this.#scope
+    this.#scope = `${outer}${name}.`
+    try {
+      return body()
+    } finally {
+      this.#scope = outer
+    }
+  }
+
+  /** A tensor that the caller writes before a step (eager programs). */
+  input(name: string, rows: number, cols: number, dtype: ActivationDType = 'f32'): Value {
+    const value = this.#tensor(name, dtype, cols, 'fixed', rows)
+    this.#outputs.set(name, value.index)
+    return value
+  }
+
+  /** Keeps a value to the end of the step under a role by which the runner finds it. */
+  output(role: string, value: Value): void {
+    this.#outputs.set(role, value.index)
+  }
+
+  /** Rows of `table` by the step's tokens. */
+  embed(name: string, table: WeightSource): Value {
+    const out = this.#tensor(name, 'f32', table.cols, 'rows')
+    // A table that is also the head has one prepared copy; alone it stays in the file.
+    this.#op(name, 'embed', [out.index, this.#weight(table, 'stored')])
+    return out
+  }
+
+  rmsNorm(name: string, x: Value, weight: WeightSource, eps: number): Value {
+    const out = this.#like(name, x)
+    this.#op(name, 'rms_norm', [out.index, x.index, this.#weight(weight, 'decoded'), floatBits(eps)])
+    return out
+  }
+
+  /** act(x · weightᵀ + bias) + residual. */
+  linear(name: string, x: Value, weight: WeightSource, options: LinearOptions = {}): Value {
+    const wanted = this.#layout.gemmActivations(weight.dtype)
+    const prepared = wanted !== undefined && (wanted === 'f32' || this.#options.activations === 'auto')
+    const input = prepared && wanted !== 'f32' ? this.quantize(x, wanted) : x
+    const out = this.#like(name, x, weight.rows)
+    this.#op(name, 'gemm', [
+      out.index,
+      input.index,
+      this.#weight(weight, prepared ? 'prepared' : 'stored'),
+      options.bias === undefined ? absent : this.#weight(options.bias, 'decoded'),
+      options.residual === undefined ? absent : options.residual.index,
+      activations.indexOf(options.activation ?? 'none'),
+    ])
+    return out
+  }
+
+  /** 8-bit form of a value; made once however many ops read it. */
+  quantize(x: Value, dtype: ActivationDType): Value {
+    const key = `${x.index}/${dtype}`
+    const made = this.#quantized.get(key)
+    if (made !== undefined) return made
+    const name = `${this.#tensors[x.index]?.name.slice(this.#scope.length)}.${dtype}`
+    const spec = this.#tensors[x.index] as TensorSpec
+    const out = this.#tensor(name, dtype, x.cols, spec.dimension, spec.fixedRows)
+    this.#op(name, 'quantize', [out.index, x.index])
+    this.#quantized.set(key, out)
+    return out
+  }
+
+  /** silu(gate) · up. */
+  swiglu(name: string, gate: Value, up: Value): Value {
+    const out = this.#like(name, gate)
+    this.#op(name, 'swiglu', [out.index, gate.index, up.index])
+    return out
+  }
+
+  /** Cosines and sines [rows, 2 n] of the step's positions for `frequencies` [1, n]. */
+  ropeTable(name: string, frequencies: WeightSource): Value {
+    const out = this.#tensor(name, 'f32', frequencies.cols * 2, 'rows')
+    this.#op(name, 'rope_table', [out.index, this.#weight(frequencies, 'decoded')])
+    return out
+  }
+
+  /** Rotates each head of `x` in place. */
+  rope(name: string, x: Value, table: Value, heads: number, layout: 'half-split' | 'adjacent'): void {
+    this.#forget(x)
+    this.#op(name, 'rope', [x.index, table.index, heads, x.cols / heads, layout === 'adjacent' ? 1 : 0])
+  }
+
+  kvWrite(name: string, k: Value, v: Value, layer: number): void {
+    this.#op(name, 'kv_write', [k.index, v.index, layer])
+  }
+
+  attention(
+    name: string,
+    q: Value,
+    options: { layer: number; heads: number; scale: number; causal: boolean },
+  ): Value {
+    const out = this.#like(name, q)
+    const { layer, heads, scale, causal } = options
+    this.#op(name, 'attention', [out.index, q.index, layer, heads, floatBits(scale), causal ? 1 : 0])
+    return out
+  }
+
+  /** The rows that the step asks outputs for. */
+  gather(name: string, x: Value): Value {
+    const out = this.#tensor(name, 'f32', x.cols, 'outputs')
+    this.#op(name, 'gather', [out.index, x.index])
+    return out
+  }
+
+  /** Negative log-likelihood of the step's targets. */
+  tokenNll(name: string, logits: Value): Value {
+    const out = this.#like(name, logits, 1)
+    this.#op(name, 'token_nll', [out.index, logits.index])
+    return out
+  }
+
+  /** Draws a token per output row by the step's sampling parameters; room for `candidates` top log-probabilities. */
+  sample(name: string, logits: Value, candidates: number): Value {
+    const out = this.#tensor(name, 'u32', 4 + 2 * candidates, 'outputs')
+    this.#op(name, 'sample', [out.index, logits.index])
+    return out
+  }
+
+  sampleProbabilities(name: string, logits: Value): Value {
+    const out = this.#like(name, logits)
+    this.#op(name, 'sample_probabilities', [out.index, logits.index])
+    return out
+  }
+
+  softmax(name: string, x: Value): Value {
+    const out = this.#like(name, x)
+    this.#op(name, 'softmax', [out.index, x.index])
+    return out
+  }
+
+  logSoftmax(name: string, x: Value): Value {
+    const out = this.#like(name, x)
+    this.#op(name, 'log_softmax', [out.index, x.index])
+    return out
+  }
+
+  logSumExp(name: string, x: Value): Value {
+    const out = this.#like(name, x, 1)
+    this.#op(name, 'log_sum_exp', [out.index, x.index])
+    return out
+  }
+
+  /** A weight's rows as f32 [rows, cols]. */
+  dequantize(name: string, weight: WeightSource): Value {
+    const out = this.#tensor(name, 'f32', weight.cols, 'fixed', weight.rows)
+    this.#op(name, 'dequantize', [out.index, this.#weight(weight, 'stored')])
+    return out
+  }
+
+  finish(): Program {
+    const { maxRows, maxOutputs, maxSequences, maxPages, vocabulary, kv } = this.#options
+    return {
+      maxRows,
+      maxOutputs,
+      maxSequences,
+      maxPages,
+      vocabulary,
+      kv,
+      tensors: this.#tensors,
+      weights: this.#weights,
+      ops: this.#ops,
+      outputs: this.#outputs,
+    }
+  }
+
+  #op(name: string, op: string, args: number[]): void {
+    this.#ops.push({ name: `${this.#scope}${name}`, op, args })
+  }
+
+  #tensor(name: string, dtype: ActivationDType, cols: number, dimension: RowDimension, fixedRows = 0): Value {
+    const index = this.#tensors.length
+    this.#tensors.push({ name: `${this.#scope}${name}`, dtype, cols, dimension, fixedRows })
+    return { index, cols, dtype }
+  }
+
+  #like(name: string, x: Value, cols = x.cols): Value {
+    const spec = this.#tensors[x.index] as TensorSpec
+    return this.#tensor(name, 'f32', cols, spec.dimension, spec.fixedRows)
+  }
+
+  /** A value that changes in place has no valid quantised form any more. */
+  #forget(x: Value): void {
+    for (const key of this.#quantized.keys()) if (key.startsWith(`${x.index}/`)) this.#quantized.delete(key)
+  }
+
+  #weight(source: WeightSource, form: WeightForm): number {
+    const key = `${source.region}:${source.offset}:${source.rows}x${source.cols}`
+    const known = this.#weightIndex.get(key)
+    if (known !== undefined) {
+      const spec = this.#weights[known] as WeightSpec
+      // One copy serves all readers: rows can be read from panels, so 'prepared' wins over 'stored'.
+      if (spec.form === 'stored' && form === 'prepared') this.#weights[known] = { ...spec, form }
+      else if (spec.form !== form && !(spec.form === 'prepared' && form === 'stored')) {
+        throw new DroverError('E_INTERNAL', 'a weight is used in two forms', { field: source.name, found: form, expected: spec.form })
+      }
+      return known
+    }
+    const index = this.#weights.length
+    this.#weights.push({ ...source, form })
+    this.#weightIndex.set(key, index)
+    return index
+  }
+}

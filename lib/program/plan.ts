@@ -1,0 +1,77 @@
+/**
+ * Plans the activation arena: every tensor lives from the op that first touches it to the op that last does; tensors
+ * whose lives do not cross may share bytes. Largest first, each at the lowest offset that is free during its life.
+ */
+import { type DeviceLayout, mostRows, type Program } from './program.js'
+
+/** Unit of arena offsets, in bytes. */
+export const arenaUnit = 64
+
+export interface PlannedTensor {
+  /** Bytes. */
+  readonly offset: number
+  readonly rowBytes: number
+  readonly bytes: number
+  /** First and last op that touch it; outputs live to the end, inputs from the start. */
+  readonly first: number
+  readonly last: number
+}
+
+export interface Plan {
+  readonly tensors: readonly PlannedTensor[]
+  readonly arenaBytes: number
+  /** What the tensors would take if none shared. */
+  readonly unsharedBytes: number
+  readonly kvBytes: number
+  readonly preparedBytes: number
+}
+
+const isTensorOperand = (kind: string): boolean => 'oibp'.includes(kind)
+
+export const planProgram = (program: Program, layout: DeviceLayout): Plan => {
+  const signatures = new Map(layout.ops.map(({ name, signature }) => [name, signature]))
+  const first = new Array<number>(program.tensors.length).fill(-1)
+  const last = new Array<number>(program.tensors.length).fill(-1)
+  program.ops.forEach(({ op, args }, at) => {
+    const signature = signatures.get(op) ?? ''
+    args.forEach((arg, i) => {
+      if (!isTensorOperand(signature[i] ?? '') || arg >= program.tensors.length) return
+      if (first[arg] === -1) first[arg] = at
+      last[arg] = at
+    })
+  })
+  for (const index of program.outputs.values()) {
+    last[index] = program.ops.length
+    if (program.tensors[index]?.dimension === 'fixed') first[index] = 0
+  }
+  const sized = program.tensors.map((tensor, index) => {
+    const rowBytes = layout.activationRowBytes(tensor.dtype, tensor.cols)
+    return { index, rowBytes, bytes: rowBytes * mostRows(program, tensor), first: first[index]!, last: last[index]! }
+  })
+  const offsets = new Array<number>(sized.length).fill(0)
+  const placed: typeof sized = []
+  for (const tensor of [...sized].sort((a, b) => b.bytes - a.bytes || a.index - b.index)) {
+    const rivals = placed
+      .filter((other) => other.first <= tensor.last && tensor.first <= other.last)
+      .sort((a, b) => offsets[a.index]! - offsets[b.index]!)
+    let offset = 0
+    for (const other of rivals) {
+      if (offsets[other.index]! >= offset + tensor.bytes) break
+      offset = Math.max(offset, offsets[other.index]! + other.bytes)
+    }
+    offsets[tensor.index] = offset
+    placed.push(tensor)
+  }
+  const arenaBytes = sized.reduce((most, { index, bytes }) => Math.max(most, offsets[index]! + bytes), 0)
+  const preparedBytes = program.weights.reduce((sum, { form, dtype, rows, cols }) => {
+    if (form === 'prepared') return sum + layout.preparedBytes(dtype, rows, cols)
+    return form === 'decoded' ? sum + Math.ceil((rows * cols * 4) / arenaUnit) * arenaUnit : sum
+  }, 0)
+  return {
+    tensors: sized.map(({ index, rowBytes, bytes, first, last }) => ({ offset: offsets[index]!, rowBytes, bytes, first, last })),
+    arenaBytes,
+    unsharedBytes: sized.reduce((sum, { bytes }) => sum + bytes, 0),
+    kvBytes: program.kv === undefined ? 0 : layout.kvPageBytes(program.kv) * program.kv.pages,
+    preparedBytes,
+  }
+}

@@ -1,0 +1,104 @@
+/**
+ * A program: a flat list of ops on tensors, before it is planned and encoded. Everything here is plain data; the op
+ * table itself is native/core/ops.def, against which names are resolved when a device loads the program.
+ */
+import type { DTypeName } from '../tensor.js'
+
+/** dtypes of activations: f32, u32, and rows quantised to 8 bits with a scale per 32 or 256 elements. */
+export type ActivationDType = 'f32' | 'u32' | 'a8_32' | 'a8_256'
+
+/** What the row count of a tensor follows: the rows of the step, its output rows, or a constant. */
+export type RowDimension = 'rows' | 'outputs' | 'fixed'
+
+export interface TensorSpec {
+  /** Dotted name, as in `layers.3.attention.q`. */
+  readonly name: string
+  readonly dtype: ActivationDType
+  readonly cols: number
+  readonly dimension: RowDimension
+  /** Rows when `dimension` is 'fixed', else 0. */
+  readonly fixedRows: number
+}
+
+/** How a weight is kept: the file's rows, panels for GEMM, or f32 rows (norms, biases, frequencies). */
+export type WeightForm = 'stored' | 'prepared' | 'decoded'
+
+export interface WeightSpec {
+  readonly name: string
+  readonly dtype: DTypeName
+  readonly rows: number
+  readonly cols: number
+  /** Index into the regions that the program is loaded with. */
+  readonly region: number
+  /** Byte offset in the region; any alignment. */
+  readonly offset: number
+  readonly form: WeightForm
+}
+
+/** Index of a tensor or a weight; immediates are numbers in the op's own unit (floats as their f32 bits). */
+export interface OpSpec {
+  /** Dotted name, for errors, profiles and disassembly. */
+  readonly name: string
+  /** Name in ops.def. */
+  readonly op: string
+  readonly args: readonly number[]
+}
+
+export interface KvSpec {
+  readonly layers: number
+  readonly heads: number
+  readonly headDim: number
+  readonly dtype: 'f32' | 'f16' | 'q8_0'
+  /** Pages of {@link pagePositions} positions, for all layers and heads. */
+  readonly pages: number
+}
+
+export interface ProgramLimits {
+  /** Rows (tokens) of one step. */
+  readonly maxRows: number
+  /** Rows of one step that reach the head. */
+  readonly maxOutputs: number
+  readonly maxSequences: number
+  /** Page table entries of all sequences of one step. */
+  readonly maxPages: number
+  /** Tokens must be below it; 0: tokens are not looked at. */
+  readonly vocabulary: number
+}
+
+export interface Program extends ProgramLimits {
+  readonly kv: KvSpec | undefined
+  readonly tensors: readonly TensorSpec[]
+  readonly weights: readonly WeightSpec[]
+  readonly ops: readonly OpSpec[]
+  /** Tensors that must keep their values to the end of a step, by role ('logits', 'sample', …). */
+  readonly outputs: ReadonlyMap<string, number>
+}
+
+/** Positions of a KV page (DROVER_PAGE_POSITIONS). */
+export const pagePositions = 64
+
+/** An operand that is not there. */
+export const absent = 0xffffffff
+
+/** Most rows a tensor can have in this program. */
+export const mostRows = (program: ProgramLimits, tensor: TensorSpec): number =>
+  tensor.dimension === 'rows'
+    ? program.maxRows
+    : tensor.dimension === 'outputs'
+      ? program.maxOutputs
+      : tensor.fixedRows
+
+/** What programs need to know of a device before they can be built and planned. */
+export interface DeviceLayout {
+  /** Ops in order of their numbers, with their operand signatures. */
+  readonly ops: readonly { name: string; signature: string }[]
+  /** Number of a dtype. */
+  dtypeId(name: string): number
+  /** Bytes between rows of an activation tensor. */
+  activationRowBytes(dtype: ActivationDType, cols: number): number
+  /** Activations that a prepared weight multiplies, or undefined when the dtype has no prepared form. */
+  gemmActivations(dtype: DTypeName): ActivationDType | undefined
+  kvPageBytes(kv: Omit<KvSpec, 'pages'>): number
+  /** Bytes of the prepared form, 0 when there is none. */
+  preparedBytes(dtype: DTypeName, rows: number, cols: number): number
+}

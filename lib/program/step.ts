@@ -1,0 +1,165 @@
+/** One step: the dynamic inputs of a program's run, and their encoding (native/core/program.h). */
+import { DroverError } from '../errors.js'
+import { absent } from './program.js'
+
+/** How one output row is sampled; see native/kernels/sampling.h for the order in which they apply. */
+export interface SamplingParameters {
+  /** 0: greedy, the lowest of equal tokens. */
+  temperature: number
+  /** 0: off. Tokens tied with the k-th are kept. */
+  topK: number
+  /** 1: off. */
+  topP: number
+  /** 0: off. Relative to the likeliest token. */
+  minP: number
+  /** 1: off. */
+  typicalP: number
+  /** 1: off. */
+  repetitionPenalty: number
+  presencePenalty: number
+  frequencyPenalty: number
+  /** 64 bits. The draw is a function of (seed, counter) alone. */
+  seed: bigint
+  counter: number
+  /** Candidates to report, at most what the program has room for. */
+  topLogprobs: number
+  /** [token, value added to its logit] */
+  bias: readonly (readonly [number, number])[]
+  /** [token, occurrences] in the penalty window */
+  history: readonly (readonly [number, number])[]
+  /** Bit t of word t / 32 set: token t is allowed. */
+  mask?: Uint32Array
+  /** In [0, 1): replaces the generator's number. */
+  uniform?: number
+}
+
+export const plainSampling: Readonly<SamplingParameters> = {
+  temperature: 1,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  typicalP: 1,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  seed: 0n,
+  counter: 0,
+  topLogprobs: 0,
+  bias: [],
+  history: [],
+}
+
+export interface StepSequence {
+  /** Rows of this sequence in the step. */
+  rows: number
+  /** Cache position of its first row. */
+  cacheStart: number
+  /** Its page table; must hold cacheStart + rows positions. */
+  pages: ArrayLike<number>
+}
+
+export interface Step {
+  tokens: ArrayLike<number>
+  /** RoPE positions, one per row. */
+  positions: ArrayLike<number>
+  /** They cover the rows in order. */
+  sequences: readonly StepSequence[]
+  /** Rows that reach the head. */
+  outputRows: ArrayLike<number>
+  /** One per output row, for token_nll. */
+  targets?: ArrayLike<number>
+  /** One per output row, for sample. */
+  sampling?: readonly SamplingParameters[]
+  /** Ops [firstOp, endOp) run; default all. */
+  firstOp?: number
+  endOp?: number
+  /** Measure each op. */
+  profile?: boolean
+}
+
+const magic = 0x53565244
+const headerWords = 16
+const sequenceWords = 5
+const samplingWords = 24
+const flags = { profile: 1, targets: 2, sampling: 4 }
+
+const tailOf = (sampling: readonly SamplingParameters[]): number =>
+  sampling.reduce((sum, { bias, history, mask }) => sum + 2 * bias.length + 2 * history.length + (mask?.length ?? 0), 0)
+
+/** Encodes a step for a program of `opCount` ops. */
+export const encodeStep = (step: Step, opCount: number): Uint32Array => {
+  const { tokens, positions, sequences, outputRows, targets, sampling } = step
+  const rows = tokens.length
+  const outputs = outputRows.length
+  const pages = sequences.reduce((sum, sequence) => sum + sequence.pages.length, 0)
+  const lengths = { positions: [positions.length, rows], targets: [targets?.length ?? outputs, outputs], sampling: [sampling?.length ?? outputs, outputs] }
+  for (const [field, [found, expected]] of Object.entries(lengths)) {
+    if (found !== expected) throw new DroverError('E_SHAPE', 'a step has one entry per row', { field, found, expected })
+  }
+  const tail = sampling === undefined ? 0 : tailOf(sampling)
+  const total =
+    headerWords + 2 * rows + sequences.length * sequenceWords + pages + outputs +
+    (targets === undefined ? 0 : outputs) + (sampling === undefined ? 0 : outputs * samplingWords) + tail
+  const words = new Uint32Array(total)
+  const flag =
+    (step.profile ? flags.profile : 0) | (targets === undefined ? 0 : flags.targets) | (sampling === undefined ? 0 : flags.sampling)
+  words.set([magic, total, rows, outputs, sequences.length, pages, step.firstOp ?? 0, step.endOp ?? opCount, flag, tail])
+  let at = headerWords
+  const put = (values: ArrayLike<number>): void => {
+    words.set(values, at)
+    at += values.length
+  }
+  put(tokens)
+  put(positions)
+  let row = 0
+  let page = 0
+  for (const sequence of sequences) {
+    put([row, sequence.rows, sequence.cacheStart, page, sequence.pages.length])
+    row += sequence.rows
+    page += sequence.pages.length
+  }
+  for (const sequence of sequences) put(sequence.pages)
+  put(outputRows)
+  if (targets !== undefined) put(targets)
+  if (sampling !== undefined) putSampling(words, at, sampling)
+  return words
+}
+
+const putSampling = (words: Uint32Array, start: number, sampling: readonly SamplingParameters[]): void => {
+  const floats = new Float32Array(words.buffer)
+  const double = new Float64Array(1)
+  const halves = new Uint32Array(double.buffer)
+  const tailStart = start + sampling.length * samplingWords
+  let tail = 0
+  sampling.forEach((s, i) => {
+    const at = start + i * samplingWords
+    floats.set([s.temperature], at)
+    words[at + 1] = s.topK
+    floats.set([s.topP, s.minP, s.typicalP, s.repetitionPenalty, s.presencePenalty, s.frequencyPenalty], at + 2)
+    words[at + 8] = Number(BigInt.asUintN(32, s.seed))
+    words[at + 9] = Number(BigInt.asUintN(32, s.seed >> 32n))
+    words[at + 10] = s.counter
+    words[at + 11] = s.topLogprobs
+    words.set([tail, s.bias.length], at + 12)
+    for (const [token, value] of s.bias) {
+      words[tailStart + tail] = token
+      floats[tailStart + tail + 1] = value
+      tail += 2
+    }
+    words.set([tail, s.history.length], at + 14)
+    for (const [token, count] of s.history) {
+      words[tailStart + tail] = token
+      words[tailStart + tail + 1] = count
+      tail += 2
+    }
+    words[at + 16] = s.mask === undefined ? absent : tail
+    if (s.mask !== undefined) {
+      words.set(s.mask, tailStart + tail)
+      tail += s.mask.length
+    }
+    if (s.uniform !== undefined) {
+      double[0] = s.uniform
+      words.set([1, halves[0] as number, halves[1] as number], at + 17)
+    }
+  })
+}
