@@ -2,10 +2,17 @@
 import { DroverError, type ErrorCode, errorCodes, throwIfAborted } from '../errors.js'
 import { encodeProgram } from '../program/encode.js'
 import { planProgram } from '../program/plan.js'
-import { type ActivationDType, type DeviceLayout, mostRows, pagePositions, type Program } from '../program/program.js'
+import {
+  type ActivationDType,
+  type DeviceLayout,
+  mostRows,
+  type Program,
+  pagePositions,
+  type RegionSource,
+} from '../program/program.js'
 import { encodeStep, type Step } from '../program/step.js'
 import type { DTypeName } from '../tensor.js'
-import type { Device, DeviceLoadOptions, DeviceProgram, RegionSource } from './device.js'
+import type { Device, DeviceLoadOptions, DeviceProgram } from './device.js'
 import { type CpuInfo, type NativeProgram, type NativeRegion, nativeAddon } from './native.js'
 
 /** Turns what the addon throws into a DroverError that names the op. */
@@ -105,7 +112,13 @@ class CpuProgram implements DeviceProgram {
     this.#guard(() => this.#native.write(tensor, row, data.length / cols, data))
   }
 
-  readKv(layer: number, kvHead: number, what: 'keys' | 'values', pages: ArrayLike<number>, positions: number): Float32Array {
+  readKv(
+    layer: number,
+    kvHead: number,
+    what: 'keys' | 'values',
+    pages: ArrayLike<number>,
+    positions: number,
+  ): Float32Array {
     const headDim = this.#program.kv?.headDim ?? 0
     if (pages.length * pagePositions < positions) {
       throw new DroverError('E_RANGE', 'the page table holds fewer positions than asked for', {
@@ -157,7 +170,10 @@ class CpuProgram implements DeviceProgram {
   #size(tensor: number, row: number, rows: number): number {
     const spec = this.#program.tensors[tensor]
     if (spec === undefined || row < 0 || rows < 0 || row + rows > mostRows(this.#program, spec)) {
-      throw new DroverError('E_RANGE', 'no such rows', { field: spec?.name, found: `tensor ${tensor}, rows ${row} to ${row + rows}` })
+      throw new DroverError('E_RANGE', 'no such rows', {
+        field: spec?.name,
+        found: `tensor ${tensor}, rows ${row} to ${row + rows}`,
+      })
     }
     return rows * spec.cols
   }
@@ -178,14 +194,20 @@ class CpuDevice implements Device {
     return this.#supported.has(name)
   }
 
-  async load(program: Program, sources: readonly RegionSource[], options: DeviceLoadOptions = {}): Promise<DeviceProgram> {
+  async load(
+    program: Program,
+    sources: readonly RegionSource[],
+    options: DeviceLoadOptions = {},
+  ): Promise<DeviceProgram> {
     throwIfAborted(options.signal, 'loading')
     const words = encodeProgram(program, planProgram(program, this.layout), this.layout)
     const { Region, loadProgram } = nativeAddon()
     const regions: NativeRegion[] = []
     try {
       for (const source of sources) {
-        regions.push(guarded(program, () => ('data' in source ? new Region(source.data) : new Region(source.path, source.bytes))))
+        regions.push(
+          guarded(program, () => ('data' in source ? new Region(source.data) : new Region(source.path, source.bytes))),
+        )
       }
       const { onProgress, signal } = options
       const { promise, abort } = guarded(program, () =>

@@ -2,11 +2,8 @@
  * The vendor interface: what a device must do to run programs. Two exist, the CPU (native addon) and the TypeScript
  * interpreter; another accelerator adds a file and answers `supportsOp`.
  */
-import type { DeviceLayout, Program } from '../program/program.js'
+import type { DeviceLayout, Program, RegionSource } from '../program/program.js'
 import type { Step } from '../program/step.js'
-
-/** A file whose bytes weights are taken from; its index is the weights' `region`. */
-export type RegionSource = { path: string; bytes: number } | { data: Uint8Array }
 
 export interface DeviceLoadOptions {
   /** Caps the workers of this program's steps. */
@@ -33,7 +30,13 @@ export interface DeviceProgram {
   /** Writes f32 rows of an input tensor. */
   write(tensor: number, row: number, data: Float32Array): void
   /** One head of a sequence's cache as f32 [positions, headDim]: keys after RoPE, or values. */
-  readKv(layer: number, kvHead: number, what: 'keys' | 'values', pages: ArrayLike<number>, positions: number): Float32Array
+  readKv(
+    layer: number,
+    kvHead: number,
+    what: 'keys' | 'values',
+    pages: ArrayLike<number>,
+    positions: number,
+  ): Float32Array
   copyPage(from: number, to: number): void
   /** Nanoseconds per op of the last step that asked for a profile. */
   profile(): BigUint64Array

@@ -12,7 +12,15 @@ export interface NativeProgram {
   abort(): void
   read(tensor: number, row: number, rows: number, out: Float32Array | Uint32Array | Uint8Array): void
   write(tensor: number, row: number, rows: number, data: Float32Array | Uint32Array): void
-  readKv(layer: number, head: number, what: 0 | 1, pages: Uint32Array, positions: number, headDim: number, out: Float32Array): void
+  readKv(
+    layer: number,
+    head: number,
+    what: 0 | 1,
+    pages: Uint32Array,
+    positions: number,
+    headDim: number,
+    out: Float32Array,
+  ): void
   copyPage(from: number, to: number): void
   profile(out: BigUint64Array): void
   memory(): Record<'activations' | 'kv' | 'prepared' | 'scratch' | 'mapped', number>

@@ -5,8 +5,8 @@
 import { DroverError } from '../errors.js'
 import type { DTypeName } from '../tensor.js'
 import {
-  absent,
   type ActivationDType,
+  absent,
   type DeviceLayout,
   type KvSpec,
   type OpSpec,
@@ -163,11 +163,7 @@ export class ProgramBuilder {
     this.#op(name, 'kv_write', [k.index, v.index, layer])
   }
 
-  attention(
-    name: string,
-    q: Value,
-    options: { layer: number; heads: number; scale: number; causal: boolean },
-  ): Value {
+  attention(name: string, q: Value, options: { layer: number; heads: number; scale: number; causal: boolean }): Value {
     const out = this.#like(name, q)
     const { layer, heads, scale, causal } = options
     this.#op(name, 'attention', [out.index, q.index, layer, heads, floatBits(scale), causal ? 1 : 0])
@@ -270,7 +266,11 @@ export class ProgramBuilder {
       // One copy serves all readers: rows can be read from panels, so 'prepared' wins over 'stored'.
       if (spec.form === 'stored' && form === 'prepared') this.#weights[known] = { ...spec, form }
       else if (spec.form !== form && !(spec.form === 'prepared' && form === 'stored')) {
-        throw new DroverError('E_INTERNAL', 'a weight is used in two forms', { field: source.name, found: form, expected: spec.form })
+        throw new DroverError('E_INTERNAL', 'a weight is used in two forms', {
+          field: source.name,
+          found: form,
+          expected: spec.form,
+        })
       }
       return known
     }

@@ -15,7 +15,9 @@ export const disassemble = (program: Program, layout: DeviceLayout, plan?: Plan)
   }
   const weight = (index: number): string => {
     const spec = program.weights[index]
-    return spec === undefined ? `weight ${index}?` : `${spec.name}:${spec.dtype}[${spec.rows}, ${spec.cols}] ${spec.form}`
+    return spec === undefined
+      ? `weight ${index}?`
+      : `${spec.name}:${spec.dtype}[${spec.rows}, ${spec.cols}] ${spec.form}`
   }
   return program.ops
     .map(({ name, op, args }, at) => {

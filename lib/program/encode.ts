@@ -16,7 +16,8 @@ export const encodeProgram = (program: Program, plan: Plan, layout: DeviceLayout
   const { tensors, weights, ops, kv } = program
   const opcodes = new Map(layout.ops.map(({ name }, index) => [name, index]))
   const argumentWords = ops.reduce((sum, { args }) => sum + args.length, 0)
-  const total = headerWords + tensors.length * tensorWords + weights.length * weightWords + ops.length * opWords + argumentWords
+  const total =
+    headerWords + tensors.length * tensorWords + weights.length * weightWords + ops.length * opWords + argumentWords
   const arenaUnits = plan.arenaBytes / arenaUnit
   if (arenaUnits >= 2 ** 32) {
     throw new DroverError('E_MEMORY', 'the activation arena is larger than a program can address', {
@@ -48,7 +49,8 @@ export const encodeProgram = (program: Program, plan: Plan, layout: DeviceLayout
   let argument = 0
   for (const { op, args, name } of ops) {
     const opcode = opcodes.get(op)
-    if (opcode === undefined) throw new DroverError('E_UNSUPPORTED', 'the device has no such op', { field: name, found: op })
+    if (opcode === undefined)
+      throw new DroverError('E_UNSUPPORTED', 'the device has no such op', { field: name, found: op })
     put(opcode, argument, args.length, 0)
     argument += args.length
   }

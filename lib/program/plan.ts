@@ -68,7 +68,13 @@ export const planProgram = (program: Program, layout: DeviceLayout): Plan => {
     return form === 'decoded' ? sum + Math.ceil((rows * cols * 4) / arenaUnit) * arenaUnit : sum
   }, 0)
   return {
-    tensors: sized.map(({ index, rowBytes, bytes, first, last }) => ({ offset: offsets[index]!, rowBytes, bytes, first, last })),
+    tensors: sized.map(({ index, rowBytes, bytes, first, last }) => ({
+      offset: offsets[index]!,
+      rowBytes,
+      bytes,
+      first,
+      last,
+    })),
     arenaBytes,
     unsharedBytes: sized.reduce((sum, { bytes }) => sum + bytes, 0),
     kvBytes: program.kv === undefined ? 0 : layout.kvPageBytes(program.kv) * program.kv.pages,

@@ -35,6 +35,9 @@ export interface WeightSpec {
   readonly form: WeightForm
 }
 
+/** Bytes that weights are taken from: a file, or memory; its index is the weights' `region`. */
+export type RegionSource = { path: string; bytes: number } | { data: Uint8Array }
+
 /** Index of a tensor or a weight; immediates are numbers in the op's own unit (floats as their f32 bits). */
 export interface OpSpec {
   /** Dotted name, for errors, profiles and disassembly. */
@@ -82,11 +85,7 @@ export const absent = 0xffffffff
 
 /** Most rows a tensor can have in this program. */
 export const mostRows = (program: ProgramLimits, tensor: TensorSpec): number =>
-  tensor.dimension === 'rows'
-    ? program.maxRows
-    : tensor.dimension === 'outputs'
-      ? program.maxOutputs
-      : tensor.fixedRows
+  tensor.dimension === 'rows' ? program.maxRows : tensor.dimension === 'outputs' ? program.maxOutputs : tensor.fixedRows
 
 /** What programs need to know of a device before they can be built and planned. */
 export interface DeviceLayout {

@@ -92,18 +92,41 @@ export const encodeStep = (step: Step, opCount: number): Uint32Array => {
   const rows = tokens.length
   const outputs = outputRows.length
   const pages = sequences.reduce((sum, sequence) => sum + sequence.pages.length, 0)
-  const lengths = { positions: [positions.length, rows], targets: [targets?.length ?? outputs, outputs], sampling: [sampling?.length ?? outputs, outputs] }
+  const lengths = {
+    positions: [positions.length, rows],
+    targets: [targets?.length ?? outputs, outputs],
+    sampling: [sampling?.length ?? outputs, outputs],
+  }
   for (const [field, [found, expected]] of Object.entries(lengths)) {
     if (found !== expected) throw new DroverError('E_SHAPE', 'a step has one entry per row', { field, found, expected })
   }
   const tail = sampling === undefined ? 0 : tailOf(sampling)
   const total =
-    headerWords + 2 * rows + sequences.length * sequenceWords + pages + outputs +
-    (targets === undefined ? 0 : outputs) + (sampling === undefined ? 0 : outputs * samplingWords) + tail
+    headerWords +
+    2 * rows +
+    sequences.length * sequenceWords +
+    pages +
+    outputs +
+    (targets === undefined ? 0 : outputs) +
+    (sampling === undefined ? 0 : outputs * samplingWords) +
+    tail
   const words = new Uint32Array(total)
   const flag =
-    (step.profile ? flags.profile : 0) | (targets === undefined ? 0 : flags.targets) | (sampling === undefined ? 0 : flags.sampling)
-  words.set([magic, total, rows, outputs, sequences.length, pages, step.firstOp ?? 0, step.endOp ?? opCount, flag, tail])
+    (step.profile ? flags.profile : 0) |
+    (targets === undefined ? 0 : flags.targets) |
+    (sampling === undefined ? 0 : flags.sampling)
+  words.set([
+    magic,
+    total,
+    rows,
+    outputs,
+    sequences.length,
+    pages,
+    step.firstOp ?? 0,
+    step.endOp ?? opCount,
+    flag,
+    tail,
+  ])
   let at = headerWords
   const put = (values: ArrayLike<number>): void => {
     words.set(values, at)
