@@ -1,0 +1,124 @@
+/** Opens a model file or folder: finds the family, reads the config, finds the weights. Nothing is loaded yet. */
+import { stat } from 'node:fs/promises'
+import { DroverError } from '../errors.js'
+import {
+  architectureOf,
+  generationDefaults,
+  type GenerationDefaults,
+  huggingFaceConfig,
+  type HuggingFaceFolder,
+  readHuggingFace,
+} from '../format/config.js'
+import { decodeRow } from '../format/decode/index.js'
+import { type ReadOptions, readTensor, type TensorSource } from '../format/file.js'
+import { type GgufFile, readGguf } from '../format/gguf.js'
+import { metadataString } from '../format/gguf-metadata.js'
+import { readSafetensors } from '../format/safetensors.js'
+import type { DeviceLayout, Program, RegionSource } from '../program/program.js'
+import { elementCount } from '../tensor.js'
+import {
+  buildLlama,
+  ggufNames,
+  huggingFaceNames,
+  type LlamaConfig,
+  type LlamaNames,
+  type LlamaProgramOptions,
+  llamaFromGguf,
+  llamaFromHuggingFace,
+  weightsOf,
+} from './llama.js'
+
+export interface OpenedModel {
+  readonly path: string
+  readonly architecture: string
+  readonly config: LlamaConfig
+  /** Parameters of all tensors. */
+  readonly parameters: number
+  /** dtypes of the weights, commonest bytes first. */
+  readonly weightTypes: readonly string[]
+  readonly weightBytes: number
+  readonly regions: readonly RegionSource[]
+  /** Where the rest of the model's description is: one of the two. */
+  readonly gguf?: GgufFile
+  readonly folder?: HuggingFaceFolder
+  readonly generation: GenerationDefaults
+  build(layout: DeviceLayout, options: Omit<LlamaProgramOptions, 'ropeRegion'>): Program
+}
+
+const noDefaults: GenerationDefaults = { bosTokens: [], eosTokens: [] }
+
+const refuse = (file: string, field: string, found: string): never => {
+  throw new DroverError('E_UNSUPPORTED', 'this architecture is not supported', {
+    file,
+    field,
+    found: found === '' ? 'none named' : found,
+    expected: 'llama (Llama 2, 3, 3.1, 3.2 and 3.3 text models)',
+  })
+}
+
+/** Opens a .gguf file (the first of several when split) or a folder in Hugging Face layout. */
+export const openModel = async (path: string, options: ReadOptions = {}): Promise<OpenedModel> => {
+  const status = await stat(path).catch((cause: unknown) => {
+    throw new DroverError('E_IO', 'the model cannot be opened', { file: path, expected: 'a .gguf file or a folder', cause })
+  })
+  return status.isDirectory() ? openFolder(path, options) : openGguf(path, options)
+}
+
+const openGguf = async (path: string, options: ReadOptions): Promise<OpenedModel> => {
+  const gguf = await readGguf(path, options)
+  const architecture = metadataString(gguf, 'general.architecture')
+  if (architecture !== 'llama') refuse(path, 'general.architecture', architecture)
+  const info = gguf.tensors.get('rope_freqs.weight')
+  let factors: Float32Array | undefined
+  if (info !== undefined) {
+    factors = new Float32Array(elementCount(info.shape))
+    decodeRow(info.dtype, await readTensor(gguf, info), factors.length, factors)
+  }
+  return opened(path, architecture, llamaFromGguf(gguf, factors), ggufNames, gguf, { gguf, generation: noDefaults })
+}
+
+const openFolder = async (path: string, options: ReadOptions): Promise<OpenedModel> => {
+  const folder = await readHuggingFace(path, options)
+  const { architectures, modelType } = architectureOf(folder.config)
+  if (modelType !== 'llama' || (architectures.length > 0 && !architectures.includes('LlamaForCausalLM'))) {
+    refuse(folder.config.file, 'model_type', [modelType, ...architectures].filter(Boolean).join(', '))
+  }
+  const config = llamaFromHuggingFace(huggingFaceConfig(folder.config))
+  const source = await readSafetensors(path, options)
+  const generation = folder.generation === undefined ? noDefaults : generationDefaults(folder.generation)
+  return opened(path, modelType, config, huggingFaceNames, source, { folder, generation })
+}
+
+const opened = (
+  path: string,
+  architecture: string,
+  config: LlamaConfig,
+  names: LlamaNames,
+  source: TensorSource,
+  rest: Pick<OpenedModel, 'gguf' | 'folder' | 'generation'>,
+): OpenedModel => {
+  const bytesByType = new Map<string, number>()
+  let parameters = 0
+  for (const { dtype, shape, bytes } of source.tensors.values()) {
+    parameters += elementCount(shape)
+    bytesByType.set(dtype, (bytesByType.get(dtype) ?? 0) + bytes)
+  }
+  const { ropeFrequencies } = config
+  const ropeBytes = new Uint8Array(ropeFrequencies.buffer, ropeFrequencies.byteOffset, ropeFrequencies.byteLength)
+  const regions: RegionSource[] = [
+    ...source.files.map((file) => ({ path: file.path, bytes: file.size })),
+    { data: ropeBytes },
+  ]
+  return {
+    path,
+    architecture,
+    config,
+    parameters,
+    weightTypes: [...bytesByType].sort((a, b) => b[1] - a[1]).map(([dtype]) => dtype),
+    weightBytes: [...bytesByType.values()].reduce((sum, bytes) => sum + bytes, 0),
+    regions,
+    ...rest,
+    build: (layout, options) =>
+      buildLlama(layout, config, names, weightsOf(source), { ...options, ropeRegion: regions.length - 1 }),
+  }
+}
