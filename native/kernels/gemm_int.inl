@@ -75,7 +75,7 @@ struct Tile32 {
     const uint32_t blocks = (depth + 31) / 32;
     for (uint32_t b = 0; b < blocks; b++) {
       const uint8_t* super = panel + uint64_t{b / 2} * Block::kBytes;
-      if (kR == 1) {
+      if (kR <= 8) {
         for (uint32_t i = 0; i < Block::kBlockBytes; i += kLine) __builtin_prefetch(super + 4096 + b % 2 * Block::kBlockBytes + i);
       }
       ColI total[kR];
@@ -148,7 +148,7 @@ struct TileQ45k {
     for (uint32_t b = 0; b < depth / 256; b++) {
       const uint8_t* super = panel + uint64_t{b} * kBytes;
       const int8_t* q = reinterpret_cast<const int8_t*>(x) + b * 256;
-      if (kR == 1) {
+      if (kR <= 8) {
         for (uint32_t i = 0; i < kBytes; i += kLine) __builtin_prefetch(super + 4096 + i);
       }
       ColI total[kR], mins[kR];
@@ -217,7 +217,7 @@ struct TileQ6k {
     for (uint32_t b = 0; b < depth / 256; b++) {
       const uint8_t* super = panel + uint64_t{b} * kQ6kSuperblock;
       const int8_t* q = reinterpret_cast<const int8_t*>(x) + b * 256;
-      if (kR == 1) {
+      if (kR <= 8) {
         for (uint32_t i = 0; i < kQ6kSuperblock; i += kLine) __builtin_prefetch(super + 4096 + i);
       }
       ColI total[kR], zeros[kR];
