@@ -1,8 +1,13 @@
 /** drover's public surface. */
-export { type CpuInfo } from './device/native.js'
+export type { CpuInfo } from './device/native.js'
 export { DroverError, type ErrorCode, errorCodes } from './errors.js'
 export type { FinishReason, GeneratedToken, Generation, GenerationResult, TopLogprob } from './generate/generation.js'
-export { LanguageModel, type LanguageModelInfo, type LanguageModelOptions, loadLanguageModel } from './generate/model.js'
+export {
+  LanguageModel,
+  type LanguageModelInfo,
+  type LanguageModelOptions,
+  loadLanguageModel,
+} from './generate/model.js'
 export type { GenerateOptions } from './generate/options.js'
 export type { ChatMessage, ChatOptions } from './text/chat.js'
 export { loadTokenizer } from './text/load.js'

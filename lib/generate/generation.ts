@@ -1,5 +1,5 @@
 /** One generation as its caller sees it: an async iterable of tokens, and a promise of the whole. */
-import { type DroverError, aborted } from '../errors.js'
+import { aborted, type DroverError } from '../errors.js'
 import type { TextStream } from '../text/stream.js'
 import { StopFinder } from './stops.js'
 

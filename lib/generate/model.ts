@@ -7,7 +7,7 @@ import { metadataNumber } from '../format/gguf-metadata.js'
 import { PagePool } from '../memory/pages.js'
 import { type OpenedModel, openModel } from '../model/open.js'
 import { planProgram } from '../program/plan.js'
-import { pagePositions, type Program } from '../program/program.js'
+import { type Program, pagePositions } from '../program/program.js'
 import { type ChatMessage, type ChatOptions, encodeChat } from '../text/chat.js'
 import { chatTemplateOf } from '../text/chat-template.js'
 import { loadTokenizer, tokenizerFromGguf } from '../text/load.js'
@@ -83,11 +83,15 @@ const checkedOptions = (input: LanguageModelOptions | undefined): LanguageModelO
     const value = options[name]
     if (value === undefined || built.includes(value)) continue
     const named = ['bf16', 'fp8'].includes(value as string) || name === 'weights' || name === 'preparedCache'
-    throw new DroverError(named ? 'E_UNSUPPORTED' : 'E_ARGUMENT', `options.${name} does not take this value${named ? ' yet' : ''}`, {
-      field: `options.${name}`,
-      found: value,
-      expected: built.join(', ') || 'nothing',
-    })
+    throw new DroverError(
+      named ? 'E_UNSUPPORTED' : 'E_ARGUMENT',
+      `options.${name} does not take this value${named ? ' yet' : ''}`,
+      {
+        field: `options.${name}`,
+        found: value,
+        expected: built.join(', ') || 'nothing',
+      },
+    )
   }
   const positive = (name: 'contextLength' | 'threads' | 'memoryBudget' | 'maxSequences', most: number): void => {
     if (options[name] !== undefined) checkInteger(`options.${name}`, options[name], 1, most)
@@ -102,7 +106,10 @@ const checkedOptions = (input: LanguageModelOptions | undefined): LanguageModelO
 }
 
 /** Sizes of a program that fits: the cache takes what the budget leaves, at most what all sequences could fill. */
-const sizeProgram = (opened: OpenedModel, options: LanguageModelOptions): { program: Program; contextLength: number; maxSequences: number } => {
+const sizeProgram = (
+  opened: OpenedModel,
+  options: LanguageModelOptions,
+): { program: Program; contextLength: number; maxSequences: number } => {
   const { kvType = 'f16', activations = 'auto', maxSequences = 8 } = options
   const { layout } = cpuDevice
   const wanted = options.contextLength ?? opened.config.contextLength
@@ -120,8 +127,12 @@ const sizeProgram = (opened: OpenedModel, options: LanguageModelOptions): { prog
   const contextPages = Math.ceil(wanted / pagePositions)
   const probe = build(1, contextPages)
   const plan = planProgram(probe, layout)
-  const fixed = plan.arenaBytes + plan.preparedBytes + scratchAllowance(options.threads ?? cpu().threads, opened.config.vocabulary)
-  const left = options.memoryBudget === undefined ? Math.max(process.availableMemory() - fixed, 0) / 2 : options.memoryBudget - fixed
+  const fixed =
+    plan.arenaBytes + plan.preparedBytes + scratchAllowance(options.threads ?? cpu().threads, opened.config.vocabulary)
+  const left =
+    options.memoryBudget === undefined
+      ? Math.max(process.availableMemory() - fixed, 0) / 2
+      : options.memoryBudget - fixed
   const affordable = Math.floor(left / plan.kvBytes)
   const pages = Math.min(contextPages * maxSequences, Math.max(affordable, 1))
   const context = Math.min(wanted, pages * pagePositions)
@@ -171,7 +182,9 @@ export const loadLanguageModel = async (path: string, input?: LanguageModelOptio
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     ...(options.memoryBudget === undefined ? {} : { memoryBudget: options.memoryBudget }),
     verifyWeights: options.verify === 'full',
-    ...(onProgress === undefined ? {} : { onProgress: (fraction: number) => onProgress(fraction, 'preparing weights') }),
+    ...(onProgress === undefined
+      ? {}
+      : { onProgress: (fraction: number) => onProgress(fraction, 'preparing weights') }),
     ...(signal === undefined ? {} : { signal }),
   })
   const machine = cpu()
@@ -186,10 +199,20 @@ export const loadLanguageModel = async (path: string, input?: LanguageModelOptio
     isa: machine.isa,
     threads: Math.min(options.threads ?? machine.threads, machine.threads),
     threadsReason:
-      options.threads !== undefined && options.threads <= machine.threads ? 'the caller asks for it' : machine.threadsReason,
+      options.threads !== undefined && options.threads <= machine.threads
+        ? 'the caller asks for it'
+        : machine.threadsReason,
   }
   const template = await chatTemplateOf(opened)
-  return new LanguageModel({ info, tokenizer, program, loaded, defaults: defaultsOf(opened), template, ends: endTokens(opened, tokenizer) })
+  return new LanguageModel({
+    info,
+    tokenizer,
+    program,
+    loaded,
+    defaults: defaultsOf(opened),
+    template,
+    ends: endTokens(opened, tokenizer),
+  })
 }
 
 /** generation_config.json may name more end tokens than the tokenizer knows of. */
@@ -240,7 +263,8 @@ export class LanguageModel implements AsyncDisposable {
    */
   generate(prompt: string | ArrayLike<number>, options?: GenerateOptions): Generation {
     this.#check()
-    const tokens = typeof prompt === 'string' ? this.tokenizer.encode(prompt, { bos: true }) : this.#tokens('prompt', prompt)
+    const tokens =
+      typeof prompt === 'string' ? this.tokenizer.encode(prompt, { bos: true }) : this.#tokens('prompt', prompt)
     return this.#generate(Array.from(tokens), options)
   }
 
@@ -249,7 +273,9 @@ export class LanguageModel implements AsyncDisposable {
     this.#check()
     const { template } = this.#parts
     if (template === undefined) {
-      throw new DroverError('E_UNSUPPORTED', 'the model has no chat template', { hint: 'use generate with a prompt of your own' })
+      throw new DroverError('E_UNSUPPORTED', 'the model has no chat template', {
+        hint: 'use generate with a prompt of your own',
+      })
     }
     const { addGenerationPrompt, dateString, ...rest } = options
     const chatOptions: ChatOptions = {
@@ -299,7 +325,8 @@ export class LanguageModel implements AsyncDisposable {
     this.#check()
     const checked = checkOptions('options', options, ['window', 'stride', 'onProgress', 'signal']) as typeof options
     const copy = this.#tokens('tokens', tokens, Number.MAX_SAFE_INTEGER)
-    if (copy.length < 2) throw new DroverError('E_RANGE', 'perplexity needs at least two tokens', { field: 'tokens', found: copy.length })
+    if (copy.length < 2)
+      throw new DroverError('E_RANGE', 'perplexity needs at least two tokens', { field: 'tokens', found: copy.length })
     const window = checkInteger('options.window', checked.window ?? this.info.contextLength, 2, this.info.contextLength)
     const stride = checkInteger('options.stride', checked.stride ?? window, 1, window)
     const nll = this.#parts.program.outputs.get('nll') as number
@@ -311,10 +338,14 @@ export class LanguageModel implements AsyncDisposable {
       const targets = copy.subarray(start + 1, start + part.length)
       // Row r predicts token start + r + 1; rows whose target an earlier window has scored give context only.
       const first = Math.max(0, scored - 1 - start)
-      await this.#forward(part.subarray(0, targets.length), { endOp: this.#opEnds.nll, first, targets, signal: checked.signal }, (_, rows) => {
-        for (const loss of this.#parts.loaded.read(nll, 0, rows)) sum += loss
-        count += rows
-      })
+      await this.#forward(
+        part.subarray(0, targets.length),
+        { endOp: this.#opEnds.nll, first, targets, signal: checked.signal },
+        (_, rows) => {
+          for (const loss of this.#parts.loaded.read(nll, 0, rows)) sum += loss
+          count += rows
+        },
+      )
       scored = start + part.length
       // A window that begins where the last one ended has no token before its first: that one is not scored.
       if (stride === window) scored++
@@ -354,9 +385,14 @@ export class LanguageModel implements AsyncDisposable {
     if (typeof input !== 'object' || input === null || typeof input.length !== 'number') {
       throw new DroverError('E_ARGUMENT', `expected tokens for ${name}`, { field: name, found: input })
     }
-    if (input.length === 0) throw new DroverError('E_RANGE', 'there are no tokens', { field: name, found: 0, expected: 'at least 1' })
+    if (input.length === 0)
+      throw new DroverError('E_RANGE', 'there are no tokens', { field: name, found: 0, expected: 'at least 1' })
     if (input.length > most) {
-      throw new DroverError('E_RANGE', 'more tokens than the context holds', { field: name, found: input.length, expected: most })
+      throw new DroverError('E_RANGE', 'more tokens than the context holds', {
+        field: name,
+        found: input.length,
+        expected: most,
+      })
     }
     return Int32Array.from({ length: input.length }, (_, i) =>
       checkInteger(`${name}[${i}]`, input[i], 0, this.info.vocabularySize - 1),
@@ -401,7 +437,8 @@ export class LanguageModel implements AsyncDisposable {
         }
         const item: Omit<GeneratedToken, 'text'> = { token }
         if (plan.logprobs) item.logprob = logprob
-        if (sampling.topLogprobs > 0) item.topLogprobs = top.map((candidate) => ({ ...candidate, text: text(candidate.token) }))
+        if (sampling.topLogprobs > 0)
+          item.topLogprobs = top.map((candidate) => ({ ...candidate, text: text(candidate.token) }))
         if (out.push(item)) {
           end('stop', true)
           return true
@@ -444,13 +481,15 @@ export class LanguageModel implements AsyncDisposable {
         signal?.addEventListener('abort', abort)
         while (pages.length * pagePositions < tokens.length) {
           const page = this.#pages.take()
-          if (page === undefined) throw new DroverError('E_BUSY', 'the cache is full of other sequences', { found: pages.length })
+          if (page === undefined)
+            throw new DroverError('E_BUSY', 'the cache is full of other sequences', { found: pages.length })
           pages.push(page)
         }
         for (let row = 0; row < tokens.length; ) {
           throwIfAborted(signal, 'the computation')
           // Rows before the first wanted one need no output; behind it the room for outputs bounds the portion.
-          const rows = row < first ? Math.min(program.maxRows, first - row) : Math.min(program.maxOutputs, tokens.length - row)
+          const rows =
+            row < first ? Math.min(program.maxRows, first - row) : Math.min(program.maxOutputs, tokens.length - row)
           const outputs = row < first ? 0 : rows
           await loaded.run({
             tokens: tokens.subarray(row, row + rows),

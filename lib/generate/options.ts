@@ -108,7 +108,8 @@ export const planGeneration = (
     return checkNumber(`options.${name}`, value, minimum, maximum)
   }
   const { logprobs = false } = options
-  const top = logprobs === true || logprobs === false ? 0 : checkInteger('options.logprobs', logprobs, 0, mostTopLogprobs)
+  const top =
+    logprobs === true || logprobs === false ? 0 : checkInteger('options.logprobs', logprobs, 0, mostTopLogprobs)
   const token = (name: string, value: unknown): number => checkInteger(name, value, 0, vocabulary - 1)
   const sampling: SamplingParameters = {
     temperature: number('temperature', 0, 1e6),
@@ -132,13 +133,19 @@ export const planGeneration = (
     ),
     history: [],
   }
-  const penalised = sampling.repetitionPenalty !== 1 || sampling.presencePenalty !== 0 || sampling.frequencyPenalty !== 0
+  const penalised =
+    sampling.repetitionPenalty !== 1 || sampling.presencePenalty !== 0 || sampling.frequencyPenalty !== 0
   const window = checkInteger('options.penaltyWindow', options.penaltyWindow ?? 2 ** 31 - 1, 0, 2 ** 31 - 1)
   if (options.stopTokens !== undefined && !Array.isArray(options.stopTokens)) {
-    throw new DroverError('E_ARGUMENT', 'expected an array of tokens for options.stopTokens', { field: 'options.stopTokens' })
+    throw new DroverError('E_ARGUMENT', 'expected an array of tokens for options.stopTokens', {
+      field: 'options.stopTokens',
+    })
   }
   return {
-    maxTokens: Math.min(room, options.maxTokens === undefined ? room : checkInteger('options.maxTokens', options.maxTokens, 0)),
+    maxTokens: Math.min(
+      room,
+      options.maxTokens === undefined ? room : checkInteger('options.maxTokens', options.maxTokens, 0),
+    ),
     sampling,
     penaltyWindow: penalised ? window : 0,
     stop: stopTexts(options.stop),

@@ -229,7 +229,11 @@ export class Scheduler {
         sampling.push(sequence.sampling())
       }
     }
-    const sequences = entries.map(({ sequence, rows }) => ({ rows, cacheStart: sequence.cached, pages: sequence.pages }))
+    const sequences = entries.map(({ sequence, rows }) => ({
+      rows,
+      cacheStart: sequence.cached,
+      pages: sequence.pages,
+    }))
     return { tokens, positions, sequences, outputRows, sampling, endOp: this.#points.endOp }
   }
 
@@ -242,7 +246,12 @@ export class Scheduler {
       const before = Math.floor(sequence.cached / pagePositions)
       sequence.cached += rows
       for (let page = before; (page + 1) * pagePositions <= sequence.cached; page++) {
-        this.#pool.publish(sequence.pages[page] as number, sequence.pages[page - 1], sequence.tokens, page * pagePositions)
+        this.#pool.publish(
+          sequence.pages[page] as number,
+          sequence.pages[page - 1],
+          sequence.tokens,
+          page * pagePositions,
+        )
       }
     }
     outputs.forEach(({ sequence }, i) => {

@@ -3,10 +3,10 @@ import { stat } from 'node:fs/promises'
 import { DroverError } from '../errors.js'
 import {
   architectureOf,
-  generationDefaults,
   type GenerationDefaults,
-  huggingFaceConfig,
+  generationDefaults,
   type HuggingFaceFolder,
+  huggingFaceConfig,
   readHuggingFace,
 } from '../format/config.js'
 import { decodeRow } from '../format/decode/index.js'
@@ -59,7 +59,11 @@ const refuse = (file: string, field: string, found: string): never => {
 /** Opens a .gguf file (the first of several when split) or a folder in Hugging Face layout. */
 export const openModel = async (path: string, options: ReadOptions = {}): Promise<OpenedModel> => {
   const status = await stat(path).catch((cause: unknown) => {
-    throw new DroverError('E_IO', 'the model cannot be opened', { file: path, expected: 'a .gguf file or a folder', cause })
+    throw new DroverError('E_IO', 'the model cannot be opened', {
+      file: path,
+      expected: 'a .gguf file or a folder',
+      cause,
+    })
   })
   return status.isDirectory() ? openFolder(path, options) : openGguf(path, options)
 }

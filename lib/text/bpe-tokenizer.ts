@@ -1,0 +1,110 @@
+/** Byte-level BPE: added tokens, pieces, merges. Llama 3, GPT-2, RoBERTa. */
+import { type MergeTable, mergeTokens } from './bpe.js'
+import type { Scanner } from './pretokenize.js'
+import type { EncodeOptions, Tokenizer } from './tokenizer.js'
+import { type AddedTokens, decodeUtf8, TokenTable } from './vocabulary.js'
+
+export interface BpeParts {
+  /** Binary strings by token; undefined where a number stands for nothing. Added tokens need none. */
+  tokens: readonly (string | undefined)[]
+  merges: MergeTable
+  added: AddedTokens
+  scanner: Scanner
+  /** A piece that is a token as a whole is not merged. */
+  wholePieces: boolean
+  /** Texts that do not start with a space get one. */
+  prefixSpace: boolean
+  /** Normal form of the text, where the file asks for one. */
+  normalize?: 'NFC' | 'NFD' | 'NFKC' | 'NFKD' | undefined
+  bos: number | undefined
+  endTokens: readonly number[]
+}
+
+/** Pieces repeat: the tokens of the most recent ones are kept. */
+const cachedPieces = 1 << 16
+const longestCached = 64
+
+export class BpeTokenizer implements Tokenizer {
+  readonly vocabularySize: number
+  readonly bos: number | undefined
+  readonly endTokens: readonly number[]
+  readonly specialTokens: ReadonlyMap<string, number>
+  readonly #parts: BpeParts
+  readonly #table: TokenTable
+  readonly #byteTokens: readonly (number | undefined)[]
+  readonly #cache = new Map<string, readonly number[]>()
+
+  constructor(parts: BpeParts) {
+    this.#parts = parts
+    const { tokens, added, merges } = parts
+    const bytes: (Uint8Array | undefined)[] = tokens.map((token) =>
+      token === undefined ? undefined : Buffer.from(token, 'latin1'),
+    )
+    for (const { id, text } of added.all) bytes[id] = Buffer.from(text)
+    this.#table = new TokenTable(bytes, new Set(added.special.values()))
+    this.#byteTokens = Array.from({ length: 256 }, (_, byte) => merges.token(String.fromCharCode(byte)))
+    this.vocabularySize = bytes.length
+    this.bos = parts.bos
+    this.endTokens = parts.endTokens
+    this.specialTokens = added.special
+  }
+
+  encode(text: string, { bos = false, parseSpecial = false }: EncodeOptions = {}): Int32Array {
+    const out: number[] = bos && this.bos !== undefined ? [this.bos] : []
+    const { added, prefixSpace, normalize } = this.#parts
+    for (const span of added.split(text.toWellFormed(), parseSpecial)) {
+      if ('token' in span) {
+        out.push(span.token)
+        continue
+      }
+      const normal = normalize === undefined ? span.text : span.text.normalize(normalize)
+      this.#encodeSpan(prefixSpace && !/^\s/.test(normal) ? ` ${normal}` : normal, out)
+    }
+    return Int32Array.from(out)
+  }
+
+  decode(tokens: ArrayLike<number>, { special = false }: { special?: boolean } = {}): string {
+    return decodeUtf8(this.#table.concat(tokens, special))
+  }
+
+  decodeBytes(tokens: ArrayLike<number>): Uint8Array {
+    return this.#table.concat(tokens, false)
+  }
+
+  tokenBytes(token: number): Uint8Array {
+    return this.#table.bytes(token, false)
+  }
+
+  #encodeSpan(text: string, out: number[]): void {
+    const { scanner } = this.#parts
+    for (let from = 0; from < text.length; ) {
+      const end = scanner(text, from)
+      const piece = text.slice(from, end)
+      from = end
+      let tokens = this.#cache.get(piece)
+      if (tokens === undefined) {
+        tokens = this.#encodePiece(piece)
+        if (piece.length <= longestCached) {
+          if (this.#cache.size >= cachedPieces) this.#cache.clear()
+          this.#cache.set(piece, tokens)
+        }
+      }
+      for (const token of tokens) out.push(token)
+    }
+  }
+
+  #encodePiece(piece: string): readonly number[] {
+    const { merges, wholePieces } = this.#parts
+    const bytes = Buffer.from(piece)
+    if (wholePieces) {
+      const whole = merges.token(bytes.toString('latin1'))
+      if (whole !== undefined) return [whole]
+    }
+    const tokens: number[] = []
+    for (const byte of bytes) {
+      const token = this.#byteTokens[byte]
+      if (token !== undefined) tokens.push(token)
+    }
+    return mergeTokens(tokens, merges)
+  }
+}

@@ -1,0 +1,174 @@
+/** SentencePiece's `tokenizer.model`: a protobuf message (sentencepiece_model.proto) of pieces and two settings blocks. */
+import { DroverError } from '../errors.js'
+import { type PieceKind, SentencePieceTokenizer } from './sentencepiece.js'
+import type { Tokenizer } from './tokenizer.js'
+import { type AddedToken, AddedTokens } from './vocabulary.js'
+
+/** One field of a message: its number and its value, a number, four bytes, or bytes. */
+interface Field {
+  number: number
+  value: number
+  bytes: Uint8Array | undefined
+}
+
+const mostPieces = 1 << 22
+
+/** Walks the fields of a protobuf message. Throws E_FORMAT on what is no message. */
+function* fields(bytes: Uint8Array, file: string): Generator<Field> {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  let at = 0
+  const refuse = (expected: string): never => {
+    throw new DroverError('E_FORMAT', 'a SentencePiece model is damaged', { file, field: `byte ${at}`, expected })
+  }
+  const varint = (): number => {
+    let value = 0
+    for (let shift = 0; shift < 70; shift += 7) {
+      if (at >= bytes.length) refuse('more bytes')
+      const byte = bytes[at++] as number
+      value += (byte & 127) * 2 ** shift
+      if (byte < 128) return value
+    }
+    return refuse('a number of at most ten bytes')
+  }
+  while (at < bytes.length) {
+    const key = varint()
+    const number = Math.floor(key / 8)
+    const type = key % 8
+    if (number === 0) refuse('a field number')
+    if (type === 0) {
+      yield { number, value: varint(), bytes: undefined }
+    } else if (type === 2) {
+      const length = varint()
+      if (length > bytes.length - at) refuse(`at most ${bytes.length - at} bytes, found ${length}`)
+      yield { number, value: 0, bytes: bytes.subarray(at, at + length) }
+      at += length
+    } else if (type === 5 || type === 1) {
+      const size = type === 5 ? 4 : 8
+      if (size > bytes.length - at) refuse(`${size} bytes`)
+      yield { number, value: type === 5 ? view.getFloat32(at, true) : view.getFloat64(at, true), bytes: undefined }
+      at += size
+    } else refuse('a known wire type')
+  }
+}
+
+const kindByNumber: readonly (PieceKind | undefined)[] = [
+  undefined,
+  'normal',
+  'unknown',
+  'control',
+  'user',
+  'unused',
+  'byte',
+]
+const modelTypes: readonly (string | undefined)[] = [undefined, 'unigram', 'bpe', 'word', 'char']
+
+/** True when bytes begin like a SentencePiece model: field 1, a message. A rank file begins with base64. */
+export const looksLikeSentencePiece = (bytes: Uint8Array): boolean => bytes[0] === 0x0a
+
+/** Pieces with scores as a tokenizer; shared with GGUF. */
+export const scoredTokenizer = (options: {
+  pieces: readonly string[]
+  scores: ArrayLike<number>
+  kinds: readonly PieceKind[]
+  spacePrefix: boolean
+  collapseSpaces: boolean
+  bos: number | undefined
+  endTokens: readonly number[]
+  file: string
+}): Tokenizer => {
+  const { pieces, scores, kinds } = options
+  const ranks = new Map<string, number>()
+  const added: AddedToken[] = []
+  pieces.forEach((text, id) => {
+    const kind = kinds[id]
+    if (kind === 'normal' || kind === 'unused' || kind === 'user') {
+      const score = scores[id] as number
+      if (!Number.isFinite(score)) {
+        throw new DroverError('E_FORMAT', 'a score is not a number', {
+          file: options.file,
+          field: `piece ${id}`,
+          found: score,
+        })
+      }
+      if (!ranks.has(text)) ranks.set(text, -score)
+    }
+    if (kind === 'control' || kind === 'user') added.push({ id, text, special: kind === 'control' })
+  })
+  const unknown = kinds.indexOf('unknown')
+  return new SentencePieceTokenizer({
+    pieces,
+    kinds,
+    mergeRank: (left, right) => ranks.get(left + right),
+    added: new AddedTokens(added),
+    spacePrefix: options.spacePrefix ? 'always' : 'never',
+    collapseSpaces: options.collapseSpaces,
+    unknown: unknown === -1 ? undefined : unknown,
+    bos: options.bos,
+    endTokens: options.endTokens,
+  })
+}
+
+/** Reads a `tokenizer.model`. Throws E_FORMAT, or E_UNSUPPORTED for models other than BPE. */
+export const sentencePieceFromModel = (bytes: Uint8Array, file: string): Tokenizer => {
+  const pieces: string[] = []
+  const scores: number[] = []
+  const kinds: PieceKind[] = []
+  const settings = { type: 1, bos: 1, eos: 2, prefix: 1, collapse: 1, charsmap: 0 }
+  for (const { number, bytes: body } of fields(bytes, file)) {
+    if (body === undefined) continue
+    if (number === 1) {
+      let text = ''
+      let score = 0
+      let kind: PieceKind | undefined = 'normal'
+      for (const field of fields(body, file)) {
+        if (field.number === 1 && field.bytes !== undefined) text = Buffer.from(field.bytes).toString()
+        if (field.number === 2) score = field.value
+        if (field.number === 3) kind = kindByNumber[field.value]
+      }
+      if (kind === undefined || pieces.length >= mostPieces) {
+        throw new DroverError('E_FORMAT', 'a piece does not fit', {
+          file,
+          field: `piece ${pieces.length}`,
+          found: text,
+          expected: 'a known type',
+        })
+      }
+      pieces.push(text)
+      scores.push(score)
+      kinds.push(kind)
+    } else if (number === 2) {
+      for (const field of fields(body, file)) {
+        if (field.number === 3) settings.type = field.value
+        if (field.number === 41) settings.bos = field.value
+        if (field.number === 42) settings.eos = field.value
+      }
+    } else if (number === 3) {
+      for (const field of fields(body, file)) {
+        if (field.number === 2) settings.charsmap = field.bytes?.length ?? 0
+        if (field.number === 3) settings.prefix = field.value
+        if (field.number === 4) settings.collapse = field.value
+      }
+    }
+  }
+  const type = modelTypes[settings.type]
+  if (type !== 'bpe' || settings.charsmap > 0) {
+    throw new DroverError('E_UNSUPPORTED', 'this kind of SentencePiece model is not supported yet', {
+      file,
+      field: type === 'bpe' ? 'normalizer_spec.precompiled_charsmap' : 'trainer_spec.model_type',
+      found: type === 'bpe' ? `${settings.charsmap} bytes` : (type ?? settings.type),
+      expected: 'bpe without a normalisation table',
+    })
+  }
+  const token = (id: number): number | undefined => (id >= 0 && id < pieces.length ? id : undefined)
+  const eos = token(settings.eos)
+  return scoredTokenizer({
+    pieces,
+    scores,
+    kinds,
+    spacePrefix: settings.prefix !== 0,
+    collapseSpaces: settings.collapse !== 0,
+    bos: token(settings.bos),
+    endTokens: eos === undefined ? [] : [eos],
+    file,
+  })
+}
