@@ -126,6 +126,7 @@ export const planGeneration = (
         : checkInteger('options.seed', options.seed, 0),
     ),
     counter: 0,
+    logprobs: logprobs !== false,
     topLogprobs: top,
     bias: Object.entries(options.logitBias ?? {}).map(
       ([id, value]) =>

@@ -21,6 +21,8 @@ export interface SamplingParameters {
   /** 64 bits. The draw is a function of (seed, counter) alone. */
   seed: bigint
   counter: number
+  /** Report the drawn token's log-probability under the raw logits. */
+  logprobs: boolean
   /** Candidates to report, at most what the program has room for. */
   topLogprobs: number
   /** [token, value added to its logit] */
@@ -44,6 +46,7 @@ export const plainSampling: Readonly<SamplingParameters> = {
   frequencyPenalty: 0,
   seed: 0n,
   counter: 0,
+  logprobs: false,
   topLogprobs: 0,
   bias: [],
   history: [],
@@ -180,9 +183,10 @@ const putSampling = (words: Uint32Array, start: number, sampling: readonly Sampl
       words.set(s.mask, tailStart + tail)
       tail += s.mask.length
     }
+    words[at + 17] = (s.uniform === undefined ? 0 : 1) | (s.logprobs ? 2 : 0)
     if (s.uniform !== undefined) {
       double[0] = s.uniform
-      words.set([1, halves[0] as number, halves[1] as number], at + 17)
+      words.set(halves, at + 18)
     }
   })
 }

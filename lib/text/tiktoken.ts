@@ -41,14 +41,8 @@ const mostRanks = 1 << 22
  * number the reserved ones differently). Throws E_FORMAT with the line at fault.
  */
 export const tiktokenTokenizer = (bytes: Uint8Array, file: string, names?: ReadonlyMap<number, string>): Tokenizer => {
-  const refuse = (line: number, found: unknown, expected: string): never => {
-    throw new DroverError('E_FORMAT', 'a rank file has a bad line', {
-      file,
-      field: `line ${line + 1}`,
-      found,
-      expected,
-    })
-  }
+  const refusal = (line: number, found: unknown, expected: string): DroverError =>
+    new DroverError('E_FORMAT', 'a rank file has a bad line', { file, field: `line ${line + 1}`, found, expected })
   const tokens: string[] = []
   const ids = new Map<string, number>()
   Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -57,11 +51,11 @@ export const tiktokenTokenizer = (bytes: Uint8Array, file: string, names?: Reado
     .forEach((text, line) => {
       if (text === '' || text === '\r') return
       const match = /^([A-Za-z0-9+/]+={0,2}) (\d{1,8})\r?$/.exec(text)
-      if (match === null) return refuse(line, text.slice(0, 80), 'base64 and a rank')
+      if (match === null) throw refusal(line, text.slice(0, 80), 'base64 and a rank')
       const token = Buffer.from(match[1] as string, 'base64').toString('latin1')
       const rank = Number(match[2])
-      if (rank !== tokens.length || rank >= mostRanks) return refuse(line, rank, `rank ${tokens.length}`)
-      if (ids.has(token)) return refuse(line, match[1], 'bytes that no other rank has')
+      if (rank !== tokens.length || rank >= mostRanks) throw refusal(line, rank, `rank ${tokens.length}`)
+      if (ids.has(token)) throw refusal(line, match[1], 'bytes that no other rank has')
       tokens.push(token)
       ids.set(token, rank)
     })

@@ -14,7 +14,7 @@ export interface AddedToken {
 
 export type Span = { text: string } | { token: number }
 
-const escape = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&')
+const escaped = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&')
 
 /** Finds added tokens in text, the longest first where several fit. */
 export class AddedTokens {
@@ -34,7 +34,7 @@ export class AddedTokens {
         : new RegExp(
             [...wanted]
               .sort((a, b) => b.text.length - a.text.length)
-              .map(({ text }) => escape(text))
+              .map(({ text }) => escaped(text))
               .join('|'),
             'g',
           )

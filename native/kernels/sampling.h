@@ -26,7 +26,7 @@ struct SamplingRecord {
   uint32_t bias_begin, bias_count;        // pairs (token, float bits) in the tail
   uint32_t history_begin, history_count;  // pairs (token, occurrences) in the tail
   uint32_t mask_begin;       // bit mask of allowed tokens, ceil(V / 32) words, or 0xffffffff for none
-  uint32_t flags;            // 1: `uniform` below is used instead of the generator
+  uint32_t flags;            // 1: `uniform` below is used instead of the generator; 2: report the token's log-probability
   uint32_t uniform_low, uniform_high;     // float64 in [0, 1)
   uint32_t reserved[4];
 };
