@@ -1,0 +1,150 @@
+import { stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { cpuDevice } from '../../device/cpu.js'
+import { DroverError } from '../../errors.js'
+import { architectureOf, huggingFaceConfig, readHuggingFace } from '../../format/config.js'
+import type { GgufValue } from '../../format/gguf.js'
+import { type LlamaConfig, llamaFromHuggingFace } from '../../model/llama.js'
+import { type OpenedModel, openModel } from '../../model/open.js'
+import { describePlan, type MemoryPlan } from '../../model/plan.js'
+import { disassemble } from '../../program/disassemble.js'
+import { planProgram } from '../../program/plan.js'
+import { type DTypeName, dtypes } from '../../tensor.js'
+import type { Command } from '../command.js'
+import { bytes, count, json, line, table } from '../output.js'
+
+const shown = (value: GgufValue): unknown => (typeof value === 'object' ? `[${value.length} ${value.type}]` : value)
+
+/** A folder may hold only a config.json: then there is a plan, but no weights. */
+const openEither = async (path: string): Promise<{ opened?: OpenedModel; config: LlamaConfig }> => {
+  const folder = await stat(path).catch(() => undefined)
+  if (folder?.isDirectory()) {
+    const weights = await Promise.all(
+      ['model.safetensors', 'model.safetensors.index.json'].map((name) =>
+        stat(join(path, name)).catch(() => undefined),
+      ),
+    )
+    if (weights.every((file) => file === undefined)) {
+      const { config } = await readHuggingFace(path)
+      const { modelType } = architectureOf(config)
+      if (modelType !== 'llama') {
+        throw new DroverError('E_UNSUPPORTED', 'this architecture is not supported', {
+          file: config.file,
+          field: 'model_type',
+          found: modelType,
+          expected: 'llama',
+        })
+      }
+      return { config: llamaFromHuggingFace(huggingFaceConfig(config)) }
+    }
+  }
+  const opened = await openModel(path)
+  return { opened, config: opened.config }
+}
+
+const planLines = (plan: MemoryPlan): string =>
+  table([
+    ['parameters', count(plan.parameters)],
+    ['weights', `${bytes(plan.preparedBytes)} as ${plan.weightType}`],
+    [
+      'KV cache',
+      `${bytes(plan.kvBytes)} as ${plan.kvType}: ${plan.sequences} × ${plan.contextLength} positions of ${bytes(plan.kvBytesPerPosition)}`,
+    ],
+    ['activations', `${bytes(plan.arenaBytes)} (${bytes(plan.unsharedBytes)} without sharing)`],
+    ['total', bytes(plan.totalBytes)],
+    ['ops', String(plan.ops)],
+  ])
+
+export const inspect: Command = {
+  name: 'inspect',
+  usage: 'MODEL',
+  summary:
+    'What a model file or folder holds, and what it takes in memory. A folder with only a config.json gives the plan.',
+  options: {
+    context: { type: 'string', value: 'N', help: 'plan for this many positions; default: the model’s own' },
+    sequences: { type: 'string', value: 'N', help: 'plan for this many sequences; default 1' },
+    kv: { type: 'string', value: 'TYPE', help: 'cache of f32, f16 (default) or q8_0' },
+    type: {
+      type: 'string',
+      value: 'TYPE',
+      help: 'number format of the weights in the plan; default: the file’s, else bf16',
+    },
+    tensors: { type: 'boolean', help: 'list the tensors' },
+    program: { type: 'boolean', help: 'list the ops' },
+  },
+  positionals: [1, 1],
+  run: async (args) => {
+    const [path] = args.positionals as [string]
+    const { opened, config } = await openEither(path)
+    const type = args.text('type') ?? opened?.weightTypes[0] ?? 'bf16'
+    const kvType = args.text('kv') ?? 'f16'
+    if (!(type in dtypes))
+      throw new DroverError('E_ARGUMENT', 'no such number format', { field: '--type', found: type })
+    if (kvType !== 'f32' && kvType !== 'f16' && kvType !== 'q8_0')
+      throw new DroverError('E_ARGUMENT', 'no such cache', { field: '--kv', found: kvType })
+    const { plan, program } = describePlan(cpuDevice.layout, config, {
+      contextLength: args.integer('context', 1, 2 ** 24) ?? config.contextLength,
+      sequences: args.integer('sequences', 1, 4096) ?? 1,
+      kvType,
+      weightType: type as DTypeName,
+      maxRows: 512,
+    })
+    const { ropeFrequencies, file: _, ...shape } = config
+    const tensors = opened === undefined ? [] : [...(opened.gguf?.tensors.values() ?? [])]
+    if (args.flag('json')) {
+      json({
+        path,
+        config: { ...shape, rotated: ropeFrequencies.length * 2 },
+        ...(opened === undefined
+          ? {}
+          : { parameters: opened.parameters, weightTypes: opened.weightTypes, weightBytes: opened.weightBytes }),
+        ...(opened?.gguf === undefined
+          ? {}
+          : { metadata: Object.fromEntries([...opened.gguf.metadata].map(([key, value]) => [key, shown(value)])) }),
+        ...(args.flag('tensors') ? { tensors } : {}),
+        plan,
+      })
+      return
+    }
+    line(table(Object.entries(shape).map(([key, value]) => [key, String(value)])))
+    if (opened !== undefined) {
+      line()
+      line(
+        table([
+          ['parameters', count(opened.parameters)],
+          ['weights', `${bytes(opened.weightBytes)}: ${opened.weightTypes.join(', ')}`],
+        ]),
+      )
+      if (opened.gguf !== undefined) {
+        line()
+        line(
+          table(
+            [...opened.gguf.metadata].map(([key, value]) => [
+              key,
+              String(shown(value)).replaceAll('\n', '\\n').slice(0, 100),
+            ]),
+          ),
+        )
+      }
+      if (args.flag('tensors')) {
+        line()
+        line(
+          table(
+            tensors.map(({ name, dtype, shape: dims, bytes: size }) => [
+              name,
+              dtype,
+              `[${dims.join(', ')}]`,
+              bytes(size),
+            ]),
+          ),
+        )
+      }
+    }
+    line()
+    line(planLines(plan))
+    if (args.flag('program')) {
+      line()
+      line(disassemble(program, cpuDevice.layout, planProgram(program, cpuDevice.layout)))
+    }
+  },
+}
