@@ -1,0 +1,29 @@
+/** Runs a script once per instruction set of this machine, for tests that compare their results. */
+import { spawnSync } from 'node:child_process'
+import { cpu } from '../lib/device/cpu.js'
+import { root } from './support.js'
+
+/** From the least to the best; each CPU runs a set and all before it that it has. */
+const isaNames = ['scalar', 'avx2', 'avxvnni', 'avx512']
+
+const run = (isa: string, script: string): { output: string; error: string; code: number | null } => {
+  const { stdout, stderr, status } = spawnSync(process.execPath, ['--import', 'tsx', script], {
+    cwd: root,
+    encoding: 'utf8',
+    env: { ...process.env, DROVER_ISA: isa, DROVER_THREADS: '2' },
+    maxBuffer: 1 << 28,
+  })
+  return { output: stdout, error: stderr, code: status }
+}
+
+/** What `script` prints as JSON, by instruction set; sets that the CPU does not have are left out. */
+export const perIsa = <T>(script: string): ReadonlyMap<string, T> => {
+  const results = new Map<string, T>()
+  for (const isa of isaNames) {
+    const { output, error, code } = run(isa, script)
+    if (code === 0) results.set(isa, JSON.parse(output) as T)
+    else if (!/E_ISA/.test(error)) throw new Error(`${script} with DROVER_ISA=${isa}: ${error}`)
+  }
+  for (const isa of ['scalar', cpu().isaBest]) if (!results.has(isa)) throw new Error(`${isa} did not run`)
+  return results
+}

@@ -1,0 +1,17 @@
+/** Every instruction set of this machine computes the same bits. */
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { perIsa } from '../isa.js'
+
+test('logits are equal bit for bit between instruction sets', () => {
+  const results = perIsa<{ isa: string; hashes: Record<string, string> }>(join(__dirname, 'bits.ts'))
+  const [[, first]] = [...results] as [[string, { hashes: Record<string, string> }]]
+  assert.ok(Object.keys(first.hashes).length >= 20)
+  for (const [isa, { isa: used, hashes }] of results) {
+    assert.is(used, isa)
+    assert.equal(hashes, first.hashes, `${isa} against scalar`)
+  }
+})
+
+test.run()
