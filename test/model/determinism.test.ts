@@ -62,7 +62,7 @@ for (const { model, ...settings } of cases) {
     }
   }
   const reference = async (seed: number): Promise<Float32Array> => {
-    let logits = new Float32Array()
+    let logits: Float32Array = new Float32Array()
     await opened({ threads: 1 }, async (runner) => {
       logits = await runner.forward(tokensOf(runner, seed))
     })

@@ -6,11 +6,11 @@ import { perIsa } from '../isa.js'
 
 test('logits are equal bit for bit between instruction sets', () => {
   const results = perIsa<{ isa: string; hashes: Record<string, string> }>(join(__dirname, 'bits.ts'))
-  const [[, first]] = [...results] as [[string, { hashes: Record<string, string> }]]
-  assert.ok(Object.keys(first.hashes).length >= 20)
+  const scalar = results.get('scalar')?.hashes ?? {}
+  assert.ok(Object.keys(scalar).length >= 20)
   for (const [isa, { isa: used, hashes }] of results) {
     assert.is(used, isa)
-    assert.equal(hashes, first.hashes, `${isa} against scalar`)
+    assert.equal(hashes, scalar, `${isa} against scalar`)
   }
 })
 

@@ -2,37 +2,11 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { asFloats, asWords, readStored, type Stored, storedTensor } from '../format/stored.js'
 import { assertClose, cosine, fixture, shared } from '../support.js'
+import { type Expected, expectedOf, toleranceOf } from './expected.js'
 import { greedyOf, ModelRunner, range } from './runner.js'
 
 const names = ['llama3-8b-like', 'llama3-8b-like-bf16', 'llama31-rope8-like', 'llama32-tied-like', 'llama-bias-hd80']
-
-interface Expected {
-  floats(name: string): Float32Array
-  ids(name: string): number[]
-  has(name: string): boolean
-}
-
-const expectedOf = async (folder: string): Promise<Expected> => {
-  const stored: ReadonlyMap<string, Stored> = await readStored(`${folder}/expected.safetensors`)
-  return {
-    floats: (name) => asFloats(storedTensor(stored, name)),
-    ids: (name) => [...asWords(storedTensor(stored, name))],
-    has: (name) => stored.has(name),
-  }
-}
-
-/** The number that a fixture's description gives as the tolerance of an entry. */
-const toleranceOf = (folder: string, start: string): number => {
-  const { tolerances } = JSON.parse(readFileSync(`${folder}/fixture.json`, 'utf8')) as {
-    tolerances: Record<string, string>
-  }
-  const [, text] = Object.entries(tolerances).find(([key]) => key.startsWith(start)) ?? []
-  const tolerance = Number(/<= ([\d.e-]+)/.exec(text ?? '')?.[1])
-  if (!(tolerance > 0)) throw new Error(`no tolerance for ${start}`)
-  return tolerance
-}
 
 const tail = (values: Float32Array, rows: number, total: number): Float32Array =>
   values.subarray(((total - rows) * values.length) / total)
