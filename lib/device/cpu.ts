@@ -12,7 +12,7 @@ import {
 } from '../program/program.js'
 import { encodeStep, type Step } from '../program/step.js'
 import type { DTypeName } from '../tensor.js'
-import type { Device, DeviceLoadOptions, DeviceProgram } from './device.js'
+import type { Device, DeviceLoadOptions, DeviceProgram, DeviceSettings } from './device.js'
 import { type CpuInfo, type NativeProgram, type NativeRegion, nativeAddon } from './native.js'
 
 /** Turns what the addon throws into a DroverError that names the op. */
@@ -179,6 +179,21 @@ class CpuProgram implements DeviceProgram {
   }
 }
 
+const nativeSettings = ({ threads = 0, memoryBudget = 0, verifyWeights = false }: DeviceSettings) => ({
+  threads,
+  memoryBudget,
+  verifyWeights: verifyWeights ? 1 : 0,
+})
+
+/** Opens each source into `regions`, so that those opened before one fails can be released. */
+const openRegions = (sources: readonly RegionSource[], regions: NativeRegion[]): NativeRegion[] => {
+  const { Region } = nativeAddon()
+  for (const source of sources) {
+    regions.push('data' in source ? new Region(source.data) : new Region(source.path, source.bytes))
+  }
+  return regions
+}
+
 class CpuDevice implements Device {
   readonly name = 'cpu'
   #layout: DeviceLayout | undefined
@@ -200,25 +215,15 @@ class CpuDevice implements Device {
     options: DeviceLoadOptions = {},
   ): Promise<DeviceProgram> {
     throwIfAborted(options.signal, 'loading')
-    const words = encodeProgram(program, planProgram(program, this.layout), this.layout)
-    const { Region, loadProgram } = nativeAddon()
+    const words = this.#encode(program)
+    const { onProgress, signal } = options
     const regions: NativeRegion[] = []
     try {
-      for (const source of sources) {
-        regions.push(
-          guarded(program, () => ('data' in source ? new Region(source.data) : new Region(source.path, source.bytes))),
-        )
-      }
-      const { onProgress, signal } = options
       const { promise, abort } = guarded(program, () =>
-        loadProgram(
+        nativeAddon().loadProgram(
           words,
-          regions,
-          {
-            threads: options.threads ?? 0,
-            memoryBudget: options.memoryBudget ?? 0,
-            verifyWeights: options.verifyWeights ? 1 : 0,
-          },
+          openRegions(sources, regions),
+          nativeSettings(options),
           onProgress === undefined ? undefined : (done, total) => onProgress(total === 0 ? 1 : done / total),
         ),
       )
@@ -233,6 +238,23 @@ class CpuDevice implements Device {
     } finally {
       for (const region of regions) region.release()
     }
+  }
+
+  loadSync(program: Program, sources: readonly RegionSource[], options: DeviceSettings = {}): DeviceProgram {
+    const words = this.#encode(program)
+    const regions: NativeRegion[] = []
+    try {
+      return guarded(program, () => {
+        const loaded = nativeAddon().loadProgramSync(words, openRegions(sources, regions), nativeSettings(options))
+        return new CpuProgram(program, loaded)
+      })
+    } finally {
+      for (const region of regions) region.release()
+    }
+  }
+
+  #encode(program: Program): Uint32Array {
+    return encodeProgram(program, planProgram(program, this.layout), this.layout)
   }
 }
 

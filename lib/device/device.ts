@@ -5,13 +5,16 @@
 import type { DeviceLayout, Program, RegionSource } from '../program/program.js'
 import type { Step } from '../program/step.js'
 
-export interface DeviceLoadOptions {
+export interface DeviceSettings {
   /** Caps the workers of this program's steps. */
   threads?: number
   /** Bytes that may be allocated: arenas, cache, prepared weights, scratch. */
   memoryBudget?: number
   /** Read every weight and refuse NaN or infinite values and scales. */
   verifyWeights?: boolean
+}
+
+export interface DeviceLoadOptions extends DeviceSettings {
   onProgress?: (fraction: number) => void
   signal?: AbortSignal
 }
@@ -51,4 +54,6 @@ export interface Device {
   readonly layout: DeviceLayout
   supportsOp(name: string): boolean
   load(program: Program, regions: readonly RegionSource[], options?: DeviceLoadOptions): Promise<DeviceProgram>
+  /** Loads and blocks the thread; for programs without large weights. */
+  loadSync(program: Program, regions: readonly RegionSource[], options?: DeviceSettings): DeviceProgram
 }

@@ -56,6 +56,11 @@ export interface NativeAddon {
     options: { threads: number; memoryBudget: number; verifyWeights: number },
     onProgress?: (done: number, total: number) => void,
   ): { promise: Promise<NativeProgram>; abort(): void }
+  loadProgramSync(
+    words: Uint32Array,
+    regions: readonly NativeRegion[],
+    options: { threads: number; memoryBudget: number; verifyWeights: number },
+  ): NativeProgram
   cpu(): CpuInfo
   ops(): { name: string; signature: string }[]
   dtypes(): { name: string; elements: number; bytes: number; activations: number }[]

@@ -83,9 +83,9 @@ export class ProgramBuilder {
     }
   }
 
-  /** A tensor that the caller writes before a step (eager programs). */
-  input(name: string, rows: number, cols: number, dtype: ActivationDType = 'f32'): Value {
-    const value = this.#tensor(name, dtype, cols, 'fixed', rows)
+  /** An f32 tensor that the caller writes before a step; it has a row per row, or per output row, of the step. */
+  input(name: string, dimension: 'rows' | 'outputs', cols: number): Value {
+    const value = this.#tensor(name, 'f32', cols, dimension)
     this.#outputs.set(name, value.index)
     return value
   }

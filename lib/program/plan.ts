@@ -34,16 +34,18 @@ export const planProgram = (program: Program, layout: DeviceLayout): Plan => {
   const last = new Array<number>(program.tensors.length).fill(-1)
   program.ops.forEach(({ op, args }, at) => {
     const signature = signatures.get(op) ?? ''
-    args.forEach((arg, i) => {
-      if (!isTensorOperand(signature[i] ?? '') || arg >= program.tensors.length) return
-      if (first[arg] === -1) first[arg] = at
-      last[arg] = at
-    })
+    const touch = (written: boolean): void =>
+      args.forEach((arg, i) => {
+        const kind = signature[i] ?? ''
+        if (!isTensorOperand(kind) || (kind === 'o') !== written || arg >= program.tensors.length) return
+        // What is read before any op has written it is an input, there from the start.
+        if (first[arg] === -1) first[arg] = written ? at : 0
+        last[arg] = at
+      })
+    touch(false)
+    touch(true)
   })
-  for (const index of program.outputs.values()) {
-    last[index] = program.ops.length
-    if (program.tensors[index]?.dimension === 'fixed') first[index] = 0
-  }
+  for (const index of program.outputs.values()) last[index] = program.ops.length
   const sized = program.tensors.map((tensor, index) => {
     const rowBytes = layout.activationRowBytes(tensor.dtype, tensor.cols)
     return { index, rowBytes, bytes: rowBytes * mostRows(program, tensor), first: first[index]!, last: last[index]! }

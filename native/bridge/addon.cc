@@ -129,6 +129,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   data->program = Napi::Persistent(Program::define(env));
   exports.Set("Region", data->region.Value());
   exports.Set("loadProgram", Napi::Function::New(env, load_program, "loadProgram"));
+  exports.Set("loadProgramSync", Napi::Function::New(env, load_program_sync, "loadProgramSync"));
   exports.Set("cpu", Napi::Function::New(env, cpu, "cpu"));
   exports.Set("ops", Napi::Function::New(env, ops, "ops"));
   exports.Set("dtypes", Napi::Function::New(env, dtypes, "dtypes"));

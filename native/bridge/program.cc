@@ -78,12 +78,21 @@ struct ProgressMessage : Message {
 // A load in flight: a thread of its own waits for the pool's work.
 struct LoadState {
   std::vector<uint8_t> words;
-  std::vector<drover_region*> regions;
+  std::vector<drover_region*> regions;  // held until the load has ended
   drover_load_options options{};
   std::shared_ptr<Napi::FunctionReference> progress;
   std::atomic<int32_t> cancel{0};
   std::atomic<uint32_t> shown{0};
   Mailbox* mailbox = nullptr;
+
+  LoadState() = default;
+  LoadState(const LoadState&) = delete;
+  LoadState& operator=(const LoadState&) = delete;
+  ~LoadState() { release_regions(); }
+  void release_regions() {
+    for (drover_region* region : regions) drover_region_release(region);
+    regions.clear();
+  }
 };
 
 struct LoadMessage : Message {
@@ -120,13 +129,16 @@ void show_progress(void* user, uint64_t done, uint64_t total) {
   state->mailbox->post(message);
 }
 
-void load(LoadMessage* message) {
-  const std::shared_ptr<LoadState> state = message->state;
-  message->code = drover_program_load(state->words.data(), state->words.size(), state->regions.data(),
-                                      static_cast<uint32_t>(state->regions.size()), &state->options, &message->program,
-                                      &message->error);
-  for (drover_region* region : state->regions) drover_region_release(region);
-  Mailbox* mailbox = state->mailbox;
+int load(LoadState& state, drover_program** program, drover_error* error) {
+  const int code = drover_program_load(state.words.data(), state.words.size(), state.regions.data(),
+                                       static_cast<uint32_t>(state.regions.size()), &state.options, program, error);
+  state.release_regions();  // JavaScript may keep the state, through `abort`, for longer
+  return code;
+}
+
+void load_apart(LoadMessage* message) {
+  message->code = load(*message->state, &message->program, &message->error);
+  Mailbox* mailbox = message->state->mailbox;
   mailbox->post(message);
   mailbox->release();
 }
@@ -277,13 +289,16 @@ Napi::Value Program::release(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-Napi::Value load_program(const Napi::CallbackInfo& info) {
+namespace {
+
+// Takes words, regions and options from the call; null with an exception pending when they are something else.
+std::shared_ptr<LoadState> load_state(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Span words;
-  if (!span_of(info[0], &words)) return env.Undefined();
+  if (!span_of(info[0], &words)) return nullptr;
   if (!info[1].IsArray() || !info[2].IsObject()) {
-    throw_argument(env, "loadProgram takes words, regions and options");
-    return env.Undefined();
+    throw_argument(env, "loading takes words, regions and options");
+    return nullptr;
   }
   const std::shared_ptr<LoadState> state = std::make_shared<LoadState>();
   state->words.assign(words.data, words.data + words.bytes);
@@ -291,16 +306,12 @@ Napi::Value load_program(const Napi::CallbackInfo& info) {
   const Napi::Function region_class = data_of(env).region.Value();
   for (uint32_t i = 0; i < regions.Length(); i++) {
     const Napi::Value value = regions.Get(i);
-    if (!value.IsObject() || !value.As<Napi::Object>().InstanceOf(region_class)) {
-      for (drover_region* taken : state->regions) drover_region_release(taken);
-      throw_argument(env, "regions are Region objects");
-      return env.Undefined();
-    }
-    drover_region* region = Region::Unwrap(value.As<Napi::Object>())->get();
+    drover_region* region = nullptr;
+    const bool known = value.IsObject() && value.As<Napi::Object>().InstanceOf(region_class);
+    if (known) region = Region::Unwrap(value.As<Napi::Object>())->get();
     if (region == nullptr) {
-      for (drover_region* taken : state->regions) drover_region_release(taken);
-      throw_argument(env, "a region has been released");
-      return env.Undefined();
+      throw_argument(env, known ? "a region has been released" : "regions are Region objects");
+      return nullptr;
     }
     drover_region_retain(region);
     state->regions.push_back(region);
@@ -315,6 +326,15 @@ Napi::Value load_program(const Napi::CallbackInfo& info) {
   state->options.memory_budget = static_cast<uint64_t>(option("memoryBudget"));
   state->options.verify_weights = static_cast<uint32_t>(option("verifyWeights"));
   state->options.cancel = reinterpret_cast<const int32_t*>(&state->cancel);
+  return state;
+}
+
+}  // namespace
+
+Napi::Value load_program(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const std::shared_ptr<LoadState> state = load_state(info);
+  if (state == nullptr) return env.Undefined();
   if (info[3].IsFunction()) {
     state->progress = std::make_shared<Napi::FunctionReference>(Napi::Persistent(info[3].As<Napi::Function>()));
     state->options.progress = show_progress;
@@ -326,8 +346,21 @@ Napi::Value load_program(const Napi::CallbackInfo& info) {
   Napi::Object result = Napi::Object::New(env);
   result.Set("promise", message->deferred.Promise());
   result.Set("abort", Napi::Function::New(env, [state](const Napi::CallbackInfo&) { state->cancel.store(1); }));
-  std::thread(load, message).detach();
+  std::thread(load_apart, message).detach();
   return result;
+}
+
+Napi::Value load_program_sync(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const std::shared_ptr<LoadState> state = load_state(info);
+  if (state == nullptr) return env.Undefined();
+  drover_program* program = nullptr;
+  drover_error error{};
+  if (load(*state, &program, &error) != DROVER_OK) {
+    throw_error(env, error);
+    return env.Undefined();
+  }
+  return data_of(env).program.New({Napi::External<drover_program>::New(env, program)});
 }
 
 }  // namespace drover_bridge

@@ -34,6 +34,8 @@ class Program : public Napi::ObjectWrap<Program> {
 // loadProgram(words: Uint32Array, regions: Region[], options: {threads, memoryBudget, verifyWeights},
 //   onProgress?: (done, total) => void) -> { promise: Promise<Program>, abort(): void }
 Napi::Value load_program(const Napi::CallbackInfo& info);
+// loadProgramSync(words, regions, options) -> Program. Blocks the thread; for programs without large weights.
+Napi::Value load_program_sync(const Napi::CallbackInfo& info);
 
 }  // namespace drover_bridge
 
