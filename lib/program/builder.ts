@@ -36,8 +36,8 @@ export interface WeightSource {
 }
 
 /** In order of native/kernels/kernels.h. */
-const activations = ['none', 'silu', 'gelu', 'gelu_tanh', 'relu'] as const
-export type Activation = (typeof activations)[number]
+export const activationNames = ['none', 'silu', 'gelu', 'gelu_tanh', 'relu'] as const
+export type Activation = (typeof activationNames)[number]
 
 export interface LinearOptions {
   /** [1, outputs] */
@@ -121,7 +121,7 @@ export class ProgramBuilder {
       this.#weight(weight, prepared ? 'prepared' : 'stored'),
       options.bias === undefined ? absent : this.#weight(options.bias, 'decoded'),
       options.residual === undefined ? absent : options.residual.index,
-      activations.indexOf(options.activation ?? 'none'),
+      activationNames.indexOf(options.activation ?? 'none'),
     ])
     return out
   }

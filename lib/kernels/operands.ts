@@ -1,0 +1,91 @@
+/** Checks of the arguments that kernels share. Arrays are copied here: what is checked is what is used. */
+import { createHash } from 'node:crypto'
+import { checkInstance, checkInteger, checkOneOf } from '../check.js'
+import { DroverError } from '../errors.js'
+import { type DTypeName, dtypes, rowBytes } from '../tensor.js'
+import { mostCols, mostRows } from './eager.js'
+
+export type Shape = readonly [rows: number, cols: number]
+
+/** Number formats that weights may have: every format of a file that holds real numbers. */
+export type WeightDType = Exclude<DTypeName, 'u64' | 'u32' | 'u16' | 'u8' | 'bool'>
+
+const integers: readonly string[] = ['u64', 'u32', 'u16', 'u8', 'bool']
+export const weightDTypes = Object.keys(dtypes).filter((name) => !integers.includes(name)) as WeightDType[]
+
+/** A matrix [rows, cols] of any number format, as a file stores it: little-endian, rows one after the other. */
+export interface Weight {
+  readonly dtype: WeightDType
+  readonly data: ArrayBufferView
+  readonly shape: Shape
+}
+
+export const checkShape = (name: string, value: unknown): Shape => {
+  if (!Array.isArray(value) || value.length !== 2) {
+    throw new DroverError('E_ARGUMENT', `expected [rows, cols] for ${name}`, { field: name, found: value })
+  }
+  return [checkInteger(`${name}[0]`, value[0], 1, mostRows), checkInteger(`${name}[1]`, value[1], 1, mostCols)]
+}
+
+const refuseLength = (name: string, found: number, expected: number | string): never => {
+  throw new DroverError('E_SHAPE', `${name} has the wrong length`, { field: name, found, expected })
+}
+
+/** A copy of f32 values [rows, cols]. */
+export const checkMatrix = (name: string, value: unknown, [rows, cols]: Shape): Float32Array => {
+  const copy = checkInstance(name, value, Float32Array).slice()
+  return copy.length === rows * cols ? copy : refuseLength(name, copy.length, rows * cols)
+}
+
+/** A copy of f32 rows of `cols` elements; at least one. */
+export const checkRows = (name: string, value: unknown, cols: number): Float32Array => {
+  const copy = checkInstance(name, value, Float32Array).slice()
+  const rows = copy.length / cols
+  if (rows > 0 && Number.isInteger(rows) && rows <= mostRows) return copy
+  return refuseLength(name, copy.length, `rows of ${cols}, at least one and at most ${mostRows}`)
+}
+
+/** A copy of the bytes of any view. */
+const bytesOf = (name: string, value: unknown): Uint8Array => {
+  if (!ArrayBuffer.isView(value)) {
+    throw new DroverError('E_ARGUMENT', `expected a typed array for ${name}`, { field: name, found: typeof value })
+  }
+  return new Uint8Array(value.buffer, value.byteOffset, value.byteLength).slice()
+}
+
+/** A copy of stored rows. */
+export const checkStored = (name: string, dtype: DTypeName, data: unknown, shape: Shape): Uint8Array => {
+  const bytes = bytesOf(name, data)
+  const expected = rowBytes(dtype, shape[1]) * shape[0]
+  return bytes.length === expected ? bytes : refuseLength(name, bytes.length, `${expected} bytes`)
+}
+
+export interface CheckedWeight {
+  readonly dtype: WeightDType
+  readonly bytes: Uint8Array
+  readonly rows: number
+  readonly cols: number
+}
+
+export const checkWeight = (name: string, value: unknown): CheckedWeight => {
+  if (typeof value !== 'object' || value === null) {
+    throw new DroverError('E_ARGUMENT', `expected { dtype, data, shape } for ${name}`, { field: name, found: value })
+  }
+  const { dtype, data, shape } = value as Partial<Weight>
+  const type = checkOneOf(`${name}.dtype`, dtype, weightDTypes)
+  if (!Array.isArray(shape) || shape.length !== 2) {
+    throw new DroverError('E_ARGUMENT', `expected [rows, cols] for ${name}.shape`, {
+      field: `${name}.shape`,
+      found: shape,
+    })
+  }
+  const rows = checkInteger(`${name}.shape[0]`, shape[0], 1, mostCols)
+  const cols = checkInteger(`${name}.shape[1]`, shape[1], 1, mostCols)
+  return { dtype: type, bytes: checkStored(`${name}.data`, type, data, [rows, cols]), rows, cols }
+}
+
+/** A short name for content, so that programs that hold it can be found again. */
+export const contentKey = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('base64')
+
+export const bytesOfFloats = (values: Float32Array): Uint8Array =>
+  new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
