@@ -74,7 +74,7 @@ const recipeOf = (layer: Layer, rows: number, variants: readonly ('plain' | 'res
       const x = b.input('x', 'rows', weight.cols)
       const options = { activation, ...(bias === undefined ? {} : { bias: biasSource }) }
       for (const variant of variants) {
-        const residual = variant === 'residual' ? { residual: b.input('residual', 'rows', weight.rows) } : {}
+        const residual = variant === 'residual' ? { residual: b.input('added', 'rows', weight.rows) } : {}
         b.output(variant, b.linear(variant, x, source, { ...options, ...residual }))
       }
     },
@@ -86,7 +86,7 @@ const work = (x: Float32Array, residual: Float32Array | undefined, rows: number)
   function* (operands: Operands) {
     const role = residual === undefined ? 'plain' : 'residual'
     operands.write('x', x)
-    if (residual !== undefined) operands.write('residual', residual)
+    if (residual !== undefined) operands.write('added', residual)
     const { ops } = operands.program
     const quantized = ops.filter(({ op }) => op === 'quantize').length
     if (quantized > 0) yield { ...plainStep(rows), firstOp: 0, endOp: quantized }
