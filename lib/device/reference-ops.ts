@@ -1,0 +1,313 @@
+/**
+ * The ops of native/core/ops.def in plain loops: sums in float64, each output element rounded to f32 once. What the
+ * native kernels are checked against, so nothing here is clever and nothing is shared with them.
+ */
+import { DroverError } from '../errors.js'
+import { floatToHalf, halfToFloat } from '../format/decode/scalar.js'
+import { absent, type KvSpec, type Program, pagePositions, type TensorSpec } from '../program/program.js'
+import type { Step } from '../program/step.js'
+
+/** A tensor has storage of its own: nothing is shared, whatever the plan says. */
+export interface ReferenceTensor {
+  readonly spec: TensorSpec
+  /** f32 and u32 rows, as the same bytes. */
+  readonly floats: Float32Array
+  readonly words: Uint32Array
+  /** Rows of 8-bit codes, and one scale per block of them. */
+  readonly codes: Int8Array
+  readonly scales: Float32Array
+}
+
+/** Keys or values by [layer][kv head][page and slot][element], as the cache's format rounds them. */
+export interface ReferenceCache {
+  readonly keys: Float32Array
+  readonly values: Float32Array
+}
+
+/** What an op sees while a step runs. */
+export interface Machine {
+  readonly program: Program
+  readonly tensors: readonly ReferenceTensor[]
+  /** Decoded to f32 [rows, cols]. */
+  readonly weights: readonly Float32Array[]
+  readonly cache: ReferenceCache
+  readonly step: Step
+}
+
+type Op = (machine: Machine, args: readonly number[]) => void
+
+const smallestQuantized = 2 ** -100
+const f = Math.fround
+const floatOf = (bits: number): number => new Float32Array(Uint32Array.of(bits).buffer)[0]!
+
+/** Elements that share a scale in an 8-bit activation dtype. */
+export const codesPerScale = (dtype: TensorSpec['dtype']): number => (dtype === 'a8_256' ? 256 : 32)
+
+/** To the nearest whole number, halves to the even one. */
+const roundEven = (value: number): number => {
+  const down = Math.floor(value)
+  const rest = value - down
+  return rest > 0.5 || (rest === 0.5 && down % 2 !== 0) ? down + 1 : down
+}
+
+/** 8-bit codes of x and their scale; the scale is NaN when x holds anything that is not finite. */
+const quantizeBlock = (x: Float32Array): { codes: number[]; scale: number } => {
+  const peak = x.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
+  if (!Number.isFinite(peak)) return { codes: new Array<number>(x.length).fill(0), scale: Number.NaN }
+  if (peak < smallestQuantized) return { codes: new Array<number>(x.length).fill(0), scale: 0 }
+  const inverse = f(127 / peak)
+  return { codes: Array.from(x, (value) => roundEven(f(value * inverse))), scale: f(peak / 127) }
+}
+
+const activate: readonly ((x: number) => number)[] = [
+  (x) => x,
+  (x) => x / (1 + Math.exp(-x)),
+  (x) => 0.5 * x * (1 + erf(x * Math.SQRT1_2)),
+  (x) => x / (1 + Math.exp(-2 * Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
+  (x) => Math.max(0, x),
+]
+
+/** Error function: its Taylor series near zero, the continued fraction of its complement further out. */
+const erf = (x: number): number => {
+  const z = Math.abs(x)
+  if (Number.isNaN(x) || z > 6) return Number.isNaN(x) ? x : Math.sign(x)
+  if (z < 2.5) {
+    let term = x
+    let sum = x
+    for (let n = 1; Math.abs(term) > 1e-17 * Math.abs(sum); n++) {
+      term *= (-x * x) / n
+      sum += term / (2 * n + 1)
+    }
+    return (2 / Math.sqrt(Math.PI)) * sum
+  }
+  let fraction = 0
+  for (let n = 60; n > 0; n--) fraction = n / 2 / (z + fraction)
+  return Math.sign(x) * (1 - Math.exp(-z * z) / Math.sqrt(Math.PI) / (z + fraction))
+}
+
+export const rowsOf = ({ step }: Pick<Machine, 'step'>, spec: TensorSpec): number =>
+  spec.dimension === 'rows'
+    ? step.tokens.length
+    : spec.dimension === 'outputs'
+      ? step.outputRows.length
+      : spec.fixedRows
+
+/** Row `row` of an f32 tensor, not a copy. */
+const rowOf = ({ floats, spec: { cols } }: ReferenceTensor, row: number): Float32Array =>
+  floats.subarray(row * cols, (row + 1) * cols)
+
+/** Maps each row of x, by its number, to a row of out. */
+const mapRows =
+  (body: (x: Float32Array, row: number, machine: Machine, args: readonly number[]) => ArrayLike<number>): Op =>
+  (machine, args) => {
+    const out = machine.tensors[args[0]!]!
+    const x = machine.tensors[args[1]!]!
+    for (let row = 0; row < rowsOf(machine, out.spec); row++)
+      rowOf(out, row).set(body(rowOf(x, row), row, machine, args))
+  }
+
+const logSumExp = (x: Float32Array): number => {
+  const peak = x.reduce((most, value) => (value > most || Number.isNaN(value) ? value : most), Number.NEGATIVE_INFINITY)
+  if (!Number.isFinite(peak)) return peak
+  return peak + Math.log(x.reduce((sum, value) => sum + Math.exp(value - peak), 0))
+}
+
+/** x as numbers, whether it is f32 or 8-bit codes with scales. */
+const valueAt = ({ spec, floats, codes, scales }: ReferenceTensor, row: number, col: number): number => {
+  if (spec.dtype === 'f32') return floats[row * spec.cols + col]!
+  const block = codesPerScale(spec.dtype)
+  return codes[row * spec.cols + col]! * scales[row * Math.ceil(spec.cols / block) + Math.floor(col / block)]!
+}
+
+const gemm: Op = (machine, [outIndex, xIndex, weightIndex, biasIndex, residualIndex, activation]) => {
+  const out = machine.tensors[outIndex!]!
+  const x = machine.tensors[xIndex!]!
+  const weight = machine.weights[weightIndex!]!
+  const bias = biasIndex === absent ? undefined : machine.weights[biasIndex!]!
+  const residual = residualIndex === absent ? undefined : machine.tensors[residualIndex!]!
+  const { cols: depth } = x.spec
+  const { cols } = out.spec
+  const act = activate[activation!]!
+  const input = new Float64Array(depth)
+  for (let row = 0; row < rowsOf(machine, out.spec); row++) {
+    for (let k = 0; k < depth; k++) input[k] = valueAt(x, row, k)
+    for (let n = 0; n < cols; n++) {
+      let sum = 0
+      for (let k = 0; k < depth; k++) sum += input[k]! * weight[n * depth + k]!
+      const added = residual === undefined ? 0 : residual.floats[row * cols + n]!
+      out.floats[row * cols + n] = act(sum + (bias === undefined ? 0 : bias[n]!)) + added
+    }
+  }
+}
+
+const quantize: Op = (machine, [outIndex, xIndex]) => {
+  const out = machine.tensors[outIndex!]!
+  const x = machine.tensors[xIndex!]!
+  const { cols, dtype } = out.spec
+  const block = codesPerScale(dtype)
+  for (let row = 0; row < rowsOf(machine, out.spec); row++) {
+    for (let from = 0, b = 0; from < cols; from += block, b++) {
+      const { codes, scale } = quantizeBlock(rowOf(x, row).subarray(from, from + block))
+      out.codes.set(codes, row * cols + from)
+      out.scales[row * Math.ceil(cols / block) + b] = scale
+    }
+  }
+}
+
+const ropeTable: Op = (machine, [outIndex, weightIndex]) => {
+  const out = machine.tensors[outIndex!]!
+  const frequencies = machine.weights[weightIndex!]!
+  const n = frequencies.length
+  for (let row = 0; row < machine.step.tokens.length; row++) {
+    frequencies.forEach((frequency, i) => {
+      const angle = machine.step.positions[row]! * frequency
+      rowOf(out, row)[i] = Math.cos(angle)
+      rowOf(out, row)[n + i] = Math.sin(angle)
+    })
+  }
+}
+
+const rope: Op = (machine, [xIndex, tableIndex, heads, headDim, layout]) => {
+  const x = machine.tensors[xIndex!]!
+  const table = machine.tensors[tableIndex!]!
+  const n = table.spec.cols / 2
+  for (let row = 0; row < rowsOf(machine, x.spec); row++) {
+    const turn = rowOf(table, row)
+    for (let head = 0; head < heads!; head++) {
+      const part = rowOf(x, row).subarray(head * headDim!, (head + 1) * headDim!)
+      for (let i = 0; i < n; i++) {
+        const [first, second] = layout === 1 ? [2 * i, 2 * i + 1] : [i, i + n]
+        const a = part[first]!
+        const b = part[second]!
+        part[first] = a * turn[i]! - b * turn[n + i]!
+        part[second] = a * turn[n + i]! + b * turn[i]!
+      }
+    }
+  }
+}
+
+/** A head's vector as the cache's format keeps it. */
+const stored = (dtype: KvSpec['dtype'], x: Float32Array): Float32Array => {
+  if (dtype === 'f32') return x
+  if (dtype === 'f16') return x.map((value) => halfToFloat(floatToHalf(value)))
+  const out = new Float32Array(x.length)
+  for (let from = 0; from < x.length; from += 32) {
+    const { codes, scale } = quantizeBlock(x.subarray(from, from + 32))
+    const rounded = halfToFloat(floatToHalf(scale))
+    out.set(
+      codes.map((code) => code * rounded),
+      from,
+    )
+  }
+  return out
+}
+
+/** Where a position of a head lies in the cache's arrays. */
+export const cachePlace = (kv: KvSpec, layer: number, head: number, page: number, position: number): number =>
+  (((layer * kv.heads + head) * kv.pages + page) * pagePositions + (position % pagePositions)) * kv.headDim
+
+const kvOf = (program: Program): KvSpec => {
+  if (program.kv === undefined) throw new DroverError('E_PROGRAM', 'the program has no cache')
+  return program.kv
+}
+
+const kvWrite: Op = (machine, [kIndex, vIndex, layer]) => {
+  const kv = kvOf(machine.program)
+  let row = 0
+  for (const { rows, cacheStart, pages } of machine.step.sequences) {
+    for (let i = 0; i < rows; i++, row++) {
+      const position = cacheStart + i
+      const page = pages[Math.floor(position / pagePositions)]!
+      for (let head = 0; head < kv.heads; head++) {
+        const at = cachePlace(kv, layer!, head, page, position)
+        const part = (index: number): Float32Array =>
+          rowOf(machine.tensors[index]!, row).subarray(head * kv.headDim, (head + 1) * kv.headDim)
+        machine.cache.keys.set(stored(kv.dtype, part(kIndex!)), at)
+        machine.cache.values.set(stored(kv.dtype, part(vIndex!)), at)
+      }
+    }
+  }
+}
+
+const attention: Op = (machine, [outIndex, qIndex, layer, heads, scaleBits, causal]) => {
+  const kv = kvOf(machine.program)
+  const { headDim } = kv
+  const scale = floatOf(scaleBits!)
+  let row = 0
+  for (const { rows, cacheStart, pages } of machine.step.sequences) {
+    for (let i = 0; i < rows; i++, row++) {
+      const seen = causal === 1 ? cacheStart + i + 1 : cacheStart + rows
+      for (let head = 0; head < heads!; head++) {
+        const kvHead = Math.floor((head * kv.heads) / heads!)
+        const at = (position: number): number =>
+          cachePlace(kv, layer!, kvHead, pages[Math.floor(position / pagePositions)]!, position)
+        const q = rowOf(machine.tensors[qIndex!]!, row).subarray(head * headDim, (head + 1) * headDim)
+        const scores = Float64Array.from({ length: seen }, (_, position) => {
+          let sum = 0
+          for (let d = 0; d < headDim; d++) sum += q[d]! * machine.cache.keys[at(position) + d]!
+          return sum * scale
+        })
+        const peak = scores.reduce((most, score) => Math.max(most, score), Number.NEGATIVE_INFINITY)
+        const weights = scores.map((score) => Math.exp(score - peak))
+        const total = weights.reduce((sum, weight) => sum + weight, 0)
+        const out = rowOf(machine.tensors[outIndex!]!, row)
+        for (let d = 0; d < headDim; d++) {
+          let sum = 0
+          weights.forEach((weight, position) => {
+            sum += weight * machine.cache.values[at(position) + d]!
+          })
+          out[head * headDim + d] = sum / total
+        }
+      }
+    }
+  }
+}
+
+/** By name in ops.def. */
+export const referenceOps: Readonly<Record<string, Op>> = {
+  embed: (machine, [outIndex, weightIndex]) => {
+    const out = machine.tensors[outIndex!]!
+    const table = machine.weights[weightIndex!]!
+    const { cols } = out.spec
+    for (let row = 0; row < machine.step.tokens.length; row++) {
+      const token = machine.step.tokens[row]!
+      rowOf(out, row).set(table.subarray(token * cols, (token + 1) * cols))
+    }
+  },
+  rms_norm: mapRows((x, _row, { weights }, [, , weight, eps]) => {
+    const mean = x.reduce((sum, value) => sum + value * value, 0) / x.length
+    const factor = 1 / Math.sqrt(mean + floatOf(eps!))
+    return x.map((value, i) => value * factor * weights[weight!]![i]!)
+  }),
+  quantize,
+  gemm,
+  swiglu: mapRows((gate, row, { tensors }, [, , up]) => {
+    return gate.map((value, i) => (value / (1 + Math.exp(-value))) * rowOf(tensors[up!]!, row)[i]!)
+  }),
+  rope_table: ropeTable,
+  rope,
+  kv_write: kvWrite,
+  attention,
+  gather: mapRows((_x, row, { tensors, step }, [, from]) => rowOf(tensors[from!]!, step.outputRows[row]!)),
+  token_nll: (machine, [outIndex, xIndex]) => {
+    const { targets } = machine.step
+    if (targets === undefined) return
+    for (let row = 0; row < machine.step.outputRows.length; row++) {
+      const logits = rowOf(machine.tensors[xIndex!]!, row)
+      machine.tensors[outIndex!]!.floats[row] = logSumExp(logits) - logits[targets[row]!]!
+    }
+  },
+  softmax: mapRows((x) => {
+    const total = logSumExp(x)
+    return x.map((value) => Math.exp(value - total))
+  }),
+  log_softmax: mapRows((x) => {
+    const total = logSumExp(x)
+    return x.map((value) => value - total)
+  }),
+  log_sum_exp: mapRows((x) => [logSumExp(x)]),
+  dequantize: (machine, [outIndex, weightIndex]) => {
+    const out = machine.tensors[outIndex!]!
+    out.floats.set(machine.weights[weightIndex!]!.subarray(0, out.floats.length))
+  },
+}
