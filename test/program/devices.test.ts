@@ -1,0 +1,125 @@
+/** The CPU device against the reference device, op by op. */
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { cpuDevice } from '../../lib/device/cpu.js'
+import type { DeviceProgram } from '../../lib/device/device.js'
+import { referenceDevice } from '../../lib/device/reference.js'
+import { disassemble } from '../../lib/program/disassemble.js'
+import type { Program, TensorSpec } from '../../lib/program/program.js'
+import type { Step } from '../../lib/program/step.js'
+import { ModelRunner, range } from '../model/runner.js'
+import { assertClose, fixture, randomSource } from '../support.js'
+import { type RandomProgram, randomProgram } from './random-programs.js'
+
+const rowsOf = ({ dimension, fixedRows }: TensorSpec, step: Step): number =>
+  dimension === 'rows' ? step.tokens.length : dimension === 'outputs' ? step.outputRows.length : fixedRows
+
+/** Tensors that an op writes. */
+const written = (program: Program, op: Program['ops'][number]): number[] => {
+  const signature = cpuDevice.layout.ops.find(({ name }) => name === op.op)?.signature ?? ''
+  return op.args.filter((_, i) => 'ob'.includes(signature[i] ?? '') && program.tensors[op.args[i]!] !== undefined)
+}
+
+/** Runs each op on both; the reference goes on with the CPU's numbers, so that errors do not add up. */
+const compareOps = (program: Program, step: Step, cpu: DeviceProgram, reference: DeviceProgram): Set<string> => {
+  const seen = new Set<string>()
+  program.ops.forEach((op, i) => {
+    const range = { firstOp: i, endOp: i + 1 }
+    cpu.runSync({ ...step, ...range })
+    reference.runSync({ ...step, ...range })
+    seen.add(op.op)
+    for (const index of written(program, op)) {
+      const spec = program.tensors[index]!
+      const rows = rowsOf(spec, step)
+      if (spec.dtype !== 'f32') continue
+      const found = cpu.read(index, 0, rows)
+      const expected = reference.read(index, 0, rows)
+      const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
+      assertClose(found, expected, 3e-6 * largest + 1e-6, `${op.name} (${op.op})`, 1e-5)
+      reference.write(index, 0, found)
+    }
+  })
+  return seen
+}
+
+const runBoth = async (
+  { program, regions, steps }: RandomProgram,
+  body: (cpu: DeviceProgram, reference: DeviceProgram, step: Step) => void,
+): Promise<void> => {
+  const cpu = await cpuDevice.load(program, regions)
+  const reference = referenceDevice.loadSync(program, regions)
+  try {
+    for (const step of steps) body(cpu, reference, step)
+  } finally {
+    await cpu.close()
+    await reference.close()
+  }
+}
+
+test('random programs, op by op', async () => {
+  const seen = new Set<string>()
+  for (let seed = 1; seed <= 60; seed++) {
+    const random = randomProgram(randomSource(seed))
+    try {
+      await runBoth(random, (cpu, reference, step) => {
+        for (const op of compareOps(random.program, step, cpu, reference)) seen.add(op)
+      })
+    } catch (error) {
+      console.log(`seed ${seed}\n${disassemble(random.program, cpuDevice.layout)}`)
+      throw error
+    }
+  }
+  const all = cpuDevice.layout.ops.map(({ name }) => name).filter((name) => referenceDevice.supportsOp(name))
+  assert.equal([...seen].sort(), all.sort())
+})
+
+test('a program in one run gives what its ops give one by one', async () => {
+  for (let seed = 101; seed <= 130; seed++) {
+    const random = randomProgram(randomSource(seed))
+    const { program, steps, regions } = random
+    const whole = await cpuDevice.load(program, regions)
+    const parts = await cpuDevice.load(program, regions, { threads: 1 })
+    for (const step of steps) {
+      await whole.run(step)
+      for (let op = 0; op < program.ops.length; op++) parts.runSync({ ...step, firstOp: op, endOp: op + 1 })
+      for (const [role, index] of program.outputs) {
+        const rows = rowsOf(program.tensors[index]!, step)
+        assert.equal(whole.read(index, 0, rows), parts.read(index, 0, rows), `seed ${seed}, ${role}`)
+      }
+    }
+    await whole.close()
+    await parts.close()
+  }
+})
+
+for (const model of ['llama3-8b-like-bf16', 'llama-bias-hd80', 'llama-gguf-types/model.Q4_K.gguf']) {
+  test(`${model}: logits of both devices`, async () => {
+    const random = randomSource(8)
+    const options = { maxRows: 12, pages: 2, maxSequences: 1, kvType: 'f32', activations: 'f32' } as const
+    const cpu = await ModelRunner.open(fixture(model), options)
+    const reference = await ModelRunner.open(fixture(model), { ...options, device: referenceDevice })
+    const ids = range(11).map(() => Math.floor(random() * cpu.vocabulary))
+    for (const [from, to] of [
+      [0, 9],
+      [9, 10],
+      [10, 11],
+    ] as const) {
+      const chunk = ids.slice(from, to)
+      const [found, expected] = [
+        await cpu.forward(chunk, { start: from }),
+        await reference.forward(chunk, { start: from }),
+      ]
+      assertClose(found, expected, 2e-4, `positions ${from} to ${to}`)
+    }
+    assertClose(cpu.kv(0, 'keys', ids.length), reference.kv(0, 'keys', ids.length), 1e-4, 'keys')
+    cpu.loaded.copyPage(0, 1)
+    reference.loaded.copyPage(0, 1)
+    const copied = cpu.kv(0, 'values', ids.length, [1])
+    assert.equal(copied, cpu.kv(0, 'values', ids.length, [0]))
+    assertClose(copied, reference.kv(0, 'values', ids.length, [1]), 1e-4, 'values of the copied page')
+    await cpu.close()
+    await reference.close()
+  })
+}
+
+test.run()
