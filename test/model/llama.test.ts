@@ -1,5 +1,5 @@
 /** Llama in Hugging Face layout against transformers in float32. */
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { assertClose, cosine, fixture, shared } from '../support.js'
