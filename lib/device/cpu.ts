@@ -74,9 +74,13 @@ class CpuProgram implements DeviceProgram {
 
   run(step: Step): Promise<void> {
     this.#check()
-    const running = this.#run(encodeStep(step, this.#program.ops.length))
-    this.#running = running
-    return running
+    const words = encodeStep(step, this.#program.ops.length)
+    // A second step is refused (E_BUSY) while the first still runs: it is the first that close() waits for.
+    if (this.#running !== undefined) return this.#run(words)
+    this.#running = this.#run(words).finally(() => {
+      this.#running = undefined
+    })
+    return this.#running
   }
 
   async #run(words: Uint32Array): Promise<void> {
@@ -154,7 +158,8 @@ class CpuProgram implements DeviceProgram {
 
   async #close(): Promise<void> {
     this.#native.abort()
-    await this.#running?.catch(() => {})
+    // Without a step in flight the memory goes at once: a caller that never yields may load and close in a loop.
+    if (this.#running !== undefined) await this.#running.catch(() => {})
     this.#native.release()
   }
 

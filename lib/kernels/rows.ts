@@ -40,7 +40,7 @@ export interface RmsNormOptions {
 
 const rmsNormCall = (x: unknown, weight: unknown, input: unknown): Call<Float32Array> => {
   const { eps: given = 1e-5 } = checkOptions('options', input, ['eps'])
-  const eps = checkNumber('options.eps', given, 0, 1)
+  const eps = checkNumber('options.eps', given, 0, 0.5)
   const scale = checkRows('weight', weight, checkInstance('weight', weight, Float32Array).length || 1)
   const data = checkRows('x', x, scale.length)
   return rowsCall(
