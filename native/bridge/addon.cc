@@ -88,11 +88,12 @@ Napi::Value prepared_bytes(const Napi::CallbackInfo& info) {
 
 struct ProbeMessage : Message {
   Napi::Promise::Deferred deferred;
-  Mailbox* mailbox;
+  std::shared_ptr<Mailbox> mailbox;
   double read = 0, fma = 0;
   int code = DROVER_OK;
   drover_error error{};
-  ProbeMessage(Napi::Env env, Mailbox* box) : deferred(Napi::Promise::Deferred::New(env)), mailbox(box) {}
+  ProbeMessage(Napi::Env env, std::shared_ptr<Mailbox> box)
+      : deferred(Napi::Promise::Deferred::New(env)), mailbox(std::move(box)) {}
   void deliver(Napi::Env env) override {
     mailbox->settled(env);
     if (code != DROVER_OK) {
@@ -109,7 +110,7 @@ struct ProbeMessage : Message {
 // probe(threads: number): Promise<{ readBytesPerSecond, fmaFlopsPerSecond }>
 Napi::Value probe(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  Mailbox* mailbox = &env.GetInstanceData<AddonData>()->mailbox;
+  const std::shared_ptr<Mailbox> mailbox = env.GetInstanceData<AddonData>()->mailbox;
   ProbeMessage* message = new ProbeMessage(env, mailbox);
   const Napi::Promise promise = message->deferred.Promise();
   const uint32_t threads = info[0].IsNumber() ? argument(info, 0) : 0;
@@ -117,7 +118,6 @@ Napi::Value probe(const Napi::CallbackInfo& info) {
   std::thread([message, mailbox, threads] {
     message->code = drover_probe(threads, &message->read, &message->fma, &message->error);
     mailbox->post(message);
-    mailbox->release();
   }).detach();
   return promise;
 }

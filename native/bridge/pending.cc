@@ -17,22 +17,34 @@ void call(napi_env env, napi_value, void*, void* data) {
 
 }  // namespace
 
-Mailbox::Mailbox(Napi::Env env) {
+std::shared_ptr<Mailbox> Mailbox::make(Napi::Env env) {
+  const std::shared_ptr<Mailbox> mailbox = std::make_shared<Mailbox>();
   napi_create_threadsafe_function(env, nullptr, nullptr, Napi::String::New(env, "drover"), 0, 1, nullptr, nullptr, nullptr,
-                                  call, &function_);
-  napi_unref_threadsafe_function(env, function_);
+                                  call, &mailbox->function_);
+  napi_unref_threadsafe_function(env, mailbox->function_);
+  // Hooks run last in, first out: this one before that by which Node frees the thread-safe function.
+  napi_add_env_cleanup_hook(
+      env,
+      [](void* data) {
+        const std::unique_ptr<std::shared_ptr<Mailbox>> held(static_cast<std::shared_ptr<Mailbox>*>(data));
+        const std::lock_guard<std::mutex> lock((*held)->mutex_);
+        (*held)->closed_ = true;
+      },
+      new std::shared_ptr<Mailbox>(mailbox));
+  return mailbox;
 }
 
 void Mailbox::open(Napi::Env env) {
-  napi_acquire_threadsafe_function(function_);
   if (in_flight_++ == 0) napi_ref_threadsafe_function(env, function_);
 }
 
 void Mailbox::post(Message* message) {
-  if (napi_call_threadsafe_function(function_, message, napi_tsfn_nonblocking) != napi_ok) delete message;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!closed_ && napi_call_threadsafe_function(function_, message, napi_tsfn_nonblocking) == napi_ok) return;
+  }
+  delete message;
 }
-
-void Mailbox::release() { napi_release_threadsafe_function(function_, napi_tsfn_release); }
 
 void Mailbox::settled(Napi::Env env) {
   if (--in_flight_ == 0) napi_unref_threadsafe_function(env, function_);

@@ -36,12 +36,12 @@ uint32_t number(const Napi::CallbackInfo& info, size_t i) {
 struct RunMessage : Message {
   Napi::Promise::Deferred deferred;
   Napi::ObjectReference keep;  // the Program stays alive until its step has ended
-  Mailbox* mailbox;
+  std::shared_ptr<Mailbox> mailbox;
   int code = DROVER_OK;
   drover_error error{};
 
   RunMessage(Napi::Env env, Napi::Object program)
-      : deferred(Napi::Promise::Deferred::New(env)), keep(Napi::Persistent(program)), mailbox(&data_of(env).mailbox) {}
+      : deferred(Napi::Promise::Deferred::New(env)), keep(Napi::Persistent(program)), mailbox(data_of(env).mailbox) {}
   ~RunMessage() override {
     if (!delivered) keep.SuppressDestruct();  // the environment is gone, and its references with it
   }
@@ -61,9 +61,8 @@ void run_done(void* user, int code, const drover_error* error) {
   RunMessage* message = static_cast<RunMessage*>(user);
   message->code = code;
   if (error != nullptr) message->error = *error;
-  Mailbox* mailbox = message->mailbox;
+  const std::shared_ptr<Mailbox> mailbox = message->mailbox;
   mailbox->post(message);
-  mailbox->release();
 }
 
 struct ProgressMessage : Message {
@@ -83,7 +82,7 @@ struct LoadState {
   std::shared_ptr<Napi::FunctionReference> progress;
   std::atomic<int32_t> cancel{0};
   std::atomic<uint32_t> shown{0};
-  Mailbox* mailbox = nullptr;
+  std::shared_ptr<Mailbox> mailbox;
 
   LoadState() = default;
   LoadState(const LoadState&) = delete;
@@ -103,7 +102,11 @@ struct LoadMessage : Message {
   drover_error error{};
 
   LoadMessage(Napi::Env env, std::shared_ptr<LoadState> s) : deferred(Napi::Promise::Deferred::New(env)), state(s) {}
-  ~LoadMessage() override { drover_program_release(program); }
+  ~LoadMessage() override {
+    drover_program_release(program);
+    // The environment is gone, and its references with it.
+    if (state->progress != nullptr) state->progress->SuppressDestruct();
+  }
   void deliver(Napi::Env env) override {
     state->mailbox->settled(env);
     state->progress.reset();
@@ -138,9 +141,8 @@ int load(LoadState& state, drover_program** program, drover_error* error) {
 
 void load_apart(LoadMessage* message) {
   message->code = load(*message->state, &message->program, &message->error);
-  Mailbox* mailbox = message->state->mailbox;
+  const std::shared_ptr<Mailbox> mailbox = message->state->mailbox;
   mailbox->post(message);
-  mailbox->release();
 }
 
 }  // namespace
@@ -182,7 +184,6 @@ Napi::Value Program::run(const Napi::CallbackInfo& info) {
   message->mailbox->open(env);
   drover_error error{};
   if (drover_program_submit(program_, step.data, step.bytes, run_done, message, &error) != DROVER_OK) {
-    message->mailbox->release();
     message->code = error.code;
     message->error = error;
     message->deliver(env);
@@ -340,7 +341,7 @@ Napi::Value load_program(const Napi::CallbackInfo& info) {
     state->options.progress = show_progress;
     state->options.user = state.get();
   }
-  state->mailbox = &data_of(env).mailbox;
+  state->mailbox = data_of(env).mailbox;
   state->mailbox->open(env);
   LoadMessage* message = new LoadMessage(env, state);
   Napi::Object result = Napi::Object::New(env);

@@ -83,7 +83,8 @@ struct Tile32 {
       for (uint32_t r = 0; r < kR; r++) {
         int32_t sum;
         __builtin_memcpy(&sum, sums + r * stride + b * 4, 4);
-        total[r] = i_columns(Block::kZero == 0 ? 0 : -Block::kZero * sum);
+        // Unsigned: rows that no quantisation has written may hold any sum, and it may wrap.
+        total[r] = i_columns(static_cast<int32_t>(0u - static_cast<uint32_t>(Block::kZero) * static_cast<uint32_t>(sum)));
       }
       Block::template dots<kR>(super + kLine + b % 2 * Block::kBlockBytes + half * kColumns * 4,
                                reinterpret_cast<const int8_t*>(x) + b * 32, stride, total);
