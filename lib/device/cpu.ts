@@ -72,11 +72,13 @@ class CpuProgram implements DeviceProgram {
     this.#native = native
   }
 
-  run(step: Step): Promise<void> {
+  async run(step: Step): Promise<void> {
     this.#check()
     const words = encodeStep(step, this.#program.ops.length)
-    // A second step is refused (E_BUSY) while the first still runs: it is the first that close() waits for.
-    if (this.#running !== undefined) return this.#run(words)
+    // The native side may have ended a step that JavaScript has yet to hear of: it is over when its promise is.
+    if (this.#running !== undefined) {
+      throw new DroverError('E_BUSY', 'the program is running a step', { hint: 'await the first, or abort it' })
+    }
     this.#running = this.#run(words).finally(() => {
       this.#running = undefined
     })
