@@ -21,7 +21,9 @@ run('cmake', ['--build', build, '--parallel', '2'])
 
 let passed = 0
 let failed = 0
-for (const file of readdirSync(join(root, 'native', 'test')).filter((name) => /_test\.cc?$/.test(name)).sort()) {
+for (const file of readdirSync(join(root, 'native', 'test'))
+  .filter((name) => /_test\.cc?$/.test(name))
+  .sort()) {
   const name = file.replace(/\.cc?$/, '')
   const { status, signal, stdout, stderr } = spawnSync(join(build, name), [], {
     encoding: 'utf8',

@@ -30,13 +30,17 @@ const adapter = {
       info: { threads, systemInfo: llama.systemInfo },
       async *tokens(prompt, count) {
         const sequence = idle.pop()
-        await sequence.clearHistory()
-        let written = 0
-        for await (const token of sequence.evaluate(prompt, { temperature: 0, yieldEogToken: true })) {
-          yield token
-          if (++written === count) break
+        try {
+          await sequence.clearHistory()
+          let written = 0
+          for await (const token of sequence.evaluate(prompt, { temperature: 0, yieldEogToken: true })) {
+            yield token
+            if (++written === count) break
+          }
+        } finally {
+          // Also when the consumer leaves its loop.
+          idle.push(sequence)
         }
-        idle.push(sequence)
       },
       close: async () => {
         await context.dispose()
