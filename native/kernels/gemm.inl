@@ -13,12 +13,12 @@ void fill_gemm(KernelTable& table) {
   set_gemm(table, DType::f32, gemm_float<LoadF32>, DType::f32);
   set_gemm(table, DType::f16, gemm_float<LoadF16>, DType::f32);
   set_gemm(table, DType::bf16, gemm_float<LoadBF16>, DType::f32);
-  set_gemm(table, DType::q8_0, gemm_int<Tile32<Q8Block>, DType::q8_0>, DType::a8_32);
-  set_gemm(table, DType::q4_0, gemm_int<Tile32<Q4Block>, DType::q4_0>, DType::a8_32);
-  set_gemm(table, DType::iq4_nl, gemm_int<Tile32<Iq4Block>, DType::iq4_nl>, DType::a8_32);
-  set_gemm(table, DType::q4_k, gemm_int<TileQ45k<false>, DType::q4_k>, DType::a8_256);
-  set_gemm(table, DType::q5_k, gemm_int<TileQ45k<true>, DType::q5_k>, DType::a8_256);
-  set_gemm(table, DType::q6_k, gemm_int<TileQ6k, DType::q6_k>, DType::a8_256);
+  set_gemm(table, DType::q8_0, gemm_int<Run32<Q8Format>, DType::q8_0>, DType::a8_32);
+  set_gemm(table, DType::q4_0, gemm_int<Run32<Q4Format>, DType::q4_0>, DType::a8_32);
+  set_gemm(table, DType::iq4_nl, gemm_int<Run32<Iq4Format>, DType::iq4_nl>, DType::a8_32);
+  set_gemm(table, DType::q4_k, gemm_int<Run256<Q45kFormat<false>>, DType::q4_k>, DType::a8_256);
+  set_gemm(table, DType::q5_k, gemm_int<Run256<Q45kFormat<true>>, DType::q5_k>, DType::a8_256);
+  set_gemm(table, DType::q6_k, gemm_int<Run256<Q6kFormat>, DType::q6_k>, DType::a8_256);
 #define DROVER_DTYPE(name, elements, bytes)                                       \
   if (DType::name < DType::u32) {                                                 \
     table.gemm_decode[static_cast<uint32_t>(DType::name)] = gemm_decode<DType::name>; \

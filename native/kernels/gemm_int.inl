@@ -1,301 +1,305 @@
 // GEMM with 8-bit activations on prepared integer panels (panels.h). Sums over a block are exact integers; each block
 // of 32 (a8_32) or 256 (a8_256) then adds to the output's f32 chain in order of k.
-#include "panels.h"
+//
+// Few rows read the panels as they are: the weights come from memory once, and unpacking hides behind that. Many rows
+// share chunks of 256 k that are unpacked once (Wide, some KiB in the first-level cache), in tiles of kTileRows rows by
+// two vectors of columns: each broadcast of 4 activations then serves two dot products, so that loads do not bound the
+// loop. Both read the same numbers in the same order.
+#include "int_formats.inl"
 
 namespace drover {
 namespace {
 
-// The codes of one 32-block of a8_32 formats: total[r] = start[r] + sum over the block of code · x.
-struct Q8Block {
-  static constexpr uint32_t kBytes = kQ8Superblock, kBlockBytes = 8 * kLine;
-  static constexpr int32_t kZero = kByteZero;
-  template <uint32_t kR>
-  static DROVER_INLINE void dots(const uint8_t* lines, const int8_t* x, uint64_t stride, ColI* total) {
-#pragma GCC unroll 8
-    for (uint32_t g = 0; g < 8; g++) {
-      const ByteCodes codes = byte_codes(b_load(lines + g * kLine));
-#pragma GCC unroll 16
-      for (uint32_t r = 0; r < kR; r++) total[r] = i_dot_byte(total[r], codes, x + r * stride + g * 4);
-    }
+// Rows that have one integer row after another: what a tile needs of a8_32 and a8_256 rows (quantize.h).
+struct RowsOf8 {
+  const uint8_t* x;
+  uint64_t stride;
+  uint32_t depth;
+  template <typename T>
+  DROVER_INLINE T load(uint32_t row, uint64_t offset, uint32_t i) const {
+    T value;
+    __builtin_memcpy(&value, x + row * stride + offset + i * sizeof(T), sizeof(T));
+    return value;
   }
-};
-struct Q4Block {
-  static constexpr uint32_t kBytes = kQ4Superblock, kBlockBytes = 4 * kLine;
-  static constexpr int32_t kZero = 8;
-  template <uint32_t kR>
-  static DROVER_INLINE void dots(const uint8_t* lines, const int8_t* x, uint64_t stride, ColI* total) {
-    Sum sum[kR];
-#pragma GCC unroll 16
-    for (uint32_t r = 0; r < kR; r++) sum[r] = s_begin(total[r]);
-#pragma GCC unroll 4
-    for (uint32_t g = 0; g < 4; g++) {
-      const Bytes line = b_load(lines + g * kLine);
-      const Bytes low = b_low(line), high = b_high(line);
-#pragma GCC unroll 16
-      for (uint32_t r = 0; r < kR; r++) {
-        sum[r] = s_dot(sum[r], low, x + r * stride + g * 8);
-        sum[r] = s_dot(sum[r], high, x + r * stride + g * 8 + 4);
-      }
-    }
-#pragma GCC unroll 16
-    for (uint32_t r = 0; r < kR; r++) total[r] = s_total(sum[r], total[r]);
+  DROVER_INLINE const int8_t* codes(uint32_t row, uint32_t k) const {
+    return reinterpret_cast<const int8_t*>(x) + row * stride + k;
   }
-};
-static_assert(kGroups15 >= 8);
-struct Iq4Block {
-  static constexpr uint32_t kBytes = kQ4Superblock, kBlockBytes = 4 * kLine;
-  static constexpr int32_t kZero = kByteZero;
-  template <uint32_t kR>
-  static DROVER_INLINE void dots(const uint8_t* lines, const int8_t* x, uint64_t stride, ColI* total) {
-    alignas(16) static constexpr uint8_t kBook[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
-    static_assert(kBook[0] == kIq4NlCodes[0] + 128 && kBook[15] == kIq4NlCodes[15] + 128);
-#pragma GCC unroll 4
-    for (uint32_t g = 0; g < 4; g++) {
-      const Bytes line = b_load(lines + g * kLine);
-      const ByteCodes low = byte_codes(b_lookup(b_low(line), kBook)), high = byte_codes(b_lookup(b_high(line), kBook));
-#pragma GCC unroll 16
-      for (uint32_t r = 0; r < kR; r++) {
-        total[r] = i_dot_byte(total[r], low, x + r * stride + g * 8);
-        total[r] = i_dot_byte(total[r], high, x + r * stride + g * 8 + 4);
-      }
-    }
+  DROVER_INLINE const int16_t* sums(uint32_t row, uint64_t offset, uint32_t i) const {
+    return reinterpret_cast<const int16_t*>(x + row * stride + offset) + i;
   }
 };
 
-// out[r] (16 floats apart) = x rows · the kColumns columns at `panel`.
-template <typename Block>
-struct Tile32 {
-  template <uint32_t kR>
-  static void run(const uint8_t* panel, uint32_t half, const uint8_t* x, uint64_t stride, uint32_t depth, float* out) {
-    ColF acc[kR];
+template <uint32_t kR, uint32_t kV, typename Body>
+DROVER_INLINE void for_tile(Body body) {
 #pragma GCC unroll 16
-    for (uint32_t r = 0; r < kR; r++) acc[r] = c_zero();
-    const uint8_t* scales = x + a8_32_scales(depth);
-    const uint8_t* sums = x + a8_32_sums(depth);
-    const uint32_t blocks = (depth + 31) / 32;
-    for (uint32_t b = 0; b < blocks; b++) {
-      const uint8_t* super = panel + uint64_t{b / 2} * Block::kBytes;
-      if (kR <= 8) {
-        for (uint32_t i = 0; i < Block::kBlockBytes; i += kLine) __builtin_prefetch(super + 4096 + b % 2 * Block::kBlockBytes + i);
-      }
-      ColI total[kR];
-#pragma GCC unroll 16
-      for (uint32_t r = 0; r < kR; r++) {
-        int32_t sum;
-        __builtin_memcpy(&sum, sums + r * stride + b * 4, 4);
-        // Unsigned: rows that no quantisation has written may hold any sum, and it may wrap.
-        total[r] = i_columns(static_cast<int32_t>(0u - static_cast<uint32_t>(Block::kZero) * static_cast<uint32_t>(sum)));
-      }
-      Block::template dots<kR>(super + kLine + b % 2 * Block::kBlockBytes + half * kColumns * 4,
-                               reinterpret_cast<const int8_t*>(x) + b * 32, stride, total);
-      const ColF d = c_half(reinterpret_cast<const uint16_t*>(super + b % 2 * 32) + half * kColumns);
-#pragma GCC unroll 16
-      for (uint32_t r = 0; r < kR; r++) {
-        float scale;
-        __builtin_memcpy(&scale, scales + r * stride + b * 4, 4);
-        acc[r] = c_fma(c_from(total[r]), c_mul(d, c_set(scale)), acc[r]);
-      }
-    }
-#pragma GCC unroll 16
-    for (uint32_t r = 0; r < kR; r++) c_store(out + r * 16 + half * kColumns, acc[r]);
-  }
-};
+  for (uint32_t r = 0; r < kR; r++)
+#pragma GCC unroll 2
+    for (uint32_t v = 0; v < kV; v++) body(r, v);
+}
 
-// 256-blocks with 8 sub-blocks of 32: w = d · scale · code - dmin · min. kHigh: the fifth bits follow.
-template <bool kHigh>
-struct TileQ45k {
-  static constexpr uint32_t kBytes = kHigh ? kQ5kSuperblock : kQ4kSuperblock;
-  static constexpr uint32_t kGroups = kHigh ? kGroups31 : kGroups15;
-
-  template <int kLineInSub>
-  static DROVER_INLINE void codes_of(const uint8_t* line, const uint8_t* plane, Bytes* low, Bytes* high) {
-    const Bytes both = b_load(line);
-    *low = b_low(both);
-    *high = b_high(both);
-    if constexpr (kHigh) {
-      const Bytes bits = b_load(plane);
-      *low = b_bits<kLineInSub * 2, 1>(*low, bits);
-      *high = b_bits<kLineInSub * 2 + 1, 1>(*high, bits);
+// acc += 32-blocks [first, first + blocks) of the rows' depth; view block i is the i-th of them, plus `view_first`.
+template <typename Format, uint32_t kR, uint32_t kV, typename View>
+DROVER_INLINE void add_32(const View (&w)[kV], uint32_t view_first, RowsOf8 x, uint32_t first, uint32_t blocks,
+                          ColF (&acc)[kR][kV]) {
+  constexpr bool kFromZero = Format::kByteCodes && kByteZero == 0;
+  const uint64_t scales = a8_32_scales(x.depth);
+  const uint64_t zeros = Format::kByteCodes ? a8_32_zeros128(x.depth) : a8_32_zeros8(x.depth);
+  for (uint32_t b = 0; b < blocks; b++) {
+    if constexpr (kV == 1 && kR <= 8) {
+      for (uint32_t i = 0; i < Format::kBlockBytes; i += kLine)
+        __builtin_prefetch(w[0].super(b) + 4096 + b % 2 * Format::kBlockBytes + i);
     }
-  }
-  template <uint32_t kR, int kLineInSub>
-  static DROVER_INLINE void dot_line(const uint8_t* line, const uint8_t* plane, const int8_t* x, uint64_t stride,
-                                     Sum* sum) {
-    Bytes low, high;
-    codes_of<kLineInSub>(line + kLineInSub * kLine, plane, &low, &high);
-#pragma GCC unroll 16
-    for (uint32_t r = 0; r < kR; r++) {
-      sum[r] = s_dot(sum[r], low, x + r * stride + kLineInSub * 8);
-      sum[r] = s_dot(sum[r], high, x + r * stride + kLineInSub * 8 + 4);
-    }
-  }
-  template <uint32_t kR>
-  static DROVER_INLINE void take(Sum* sum, Scale scale, ColI* total) {
-#pragma GCC unroll 16
-    for (uint32_t r = 0; r < kR; r++) {
-      total[r] = s_scaled(total[r], sum[r], scale);
-      sum[r] = s_begin(i_columns(0));
-    }
-  }
-
-  template <uint32_t kR>
-  static void run(const uint8_t* panel, uint32_t half, const uint8_t* x, uint64_t stride, uint32_t depth, float* out) {
-    ColF acc[kR];
-#pragma GCC unroll 16
-    for (uint32_t r = 0; r < kR; r++) acc[r] = c_zero();
-    const uint8_t* scales = x + a8_256_scales(depth);
-    const uint8_t* sums32 = x + a8_256_sums32(depth);
-    const uint32_t column = half * kColumns;
-    for (uint32_t b = 0; b < depth / 256; b++) {
-      const uint8_t* super = panel + uint64_t{b} * kBytes;
-      const int8_t* q = reinterpret_cast<const int8_t*>(x) + b * 256;
-      if (kR <= 8) {
-        for (uint32_t i = 0; i < kBytes; i += kLine) __builtin_prefetch(super + 4096 + i);
-      }
-      ColI total[kR], mins[kR];
-      Sum sum[kR];
-#pragma GCC unroll 16
-      for (uint32_t r = 0; r < kR; r++) {
-        total[r] = mins[r] = i_columns(0);
-        sum[r] = s_begin(i_columns(0));
-      }
-      for (uint32_t s = 0; s < 8; s++) {
-        const Scale scale = scale_unsigned(super + kQ4kScales + s * 16 + column);
-        const uint8_t* lines = super + kQ4kLines + s * 4 * kLine + column * 4;
-        const uint8_t* plane = super + kQ5kHigh + s * kLine + column * 4;
-        dot_line<kR, 0>(lines, plane, q + s * 32, stride, sum);
-        dot_line<kR, 1>(lines, plane, q + s * 32, stride, sum);
-        if constexpr (kGroups < 8) take<kR>(sum, scale, total);
-        dot_line<kR, 2>(lines, plane, q + s * 32, stride, sum);
-        dot_line<kR, 3>(lines, plane, q + s * 32, stride, sum);
-        take<kR>(sum, scale, total);
-      }
-      for (uint32_t s = 0; s < 8; s += 2) {
-        const ScalePair pair = pair_of(scale_unsigned(super + kQ4kMins + s * 16 + column),
-                                       scale_unsigned(super + kQ4kMins + s * 16 + 16 + column));
-#pragma GCC unroll 16
-        for (uint32_t r = 0; r < kR; r++) {
-          mins[r] = i_dot_pair(mins[r], pair, reinterpret_cast<const int16_t*>(sums32 + r * stride) + b * 8 + s);
+    const uint32_t block = first + b;
+    ColI total[kR][kV];
+    for_tile<kR, kV>([&](uint32_t r, uint32_t v)
+                         DROVER_LAMBDA { total[r][v] = i_columns(kFromZero ? 0 : x.load<int32_t>(r, zeros, block)); });
+    if constexpr (Format::kByteCodes) {
+      for_pairs([&]<int kPair>() DROVER_LAMBDA {
+        ByteCodes low[kV], high[kV];
+#pragma GCC unroll 2
+        for (uint32_t v = 0; v < kV; v++) {
+          Bytes a, b2;
+          w[v].template codes<kPair>(view_first + b, &a, &b2);
+          low[v] = byte_codes(a);
+          high[v] = byte_codes(b2);
         }
-      }
-      const ColF d = c_half(reinterpret_cast<const uint16_t*>(super) + column);
-      const ColF dmin = c_half(reinterpret_cast<const uint16_t*>(super) + 16 + column);
-#pragma GCC unroll 16
-      for (uint32_t r = 0; r < kR; r++) {
-        float scale;
-        __builtin_memcpy(&scale, scales + r * stride + b * 4, 4);
-        const ColF value = c_fnma(dmin, c_from(mins[r]), c_mul(d, c_from(total[r])));
-        acc[r] = c_fma(c_set(scale), value, acc[r]);
-      }
+        for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
+          const int8_t* q = x.codes(r, block * 32 + kPair * 8);
+          total[r][v] = i_dot_byte(i_dot_byte(total[r][v], low[v], q), high[v], q + 4);
+        });
+      });
+    } else {
+      static_assert(kGroups15 >= 8 || kDot32);
+      Sum sum[kR][kV];
+      for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { sum[r][v] = s_begin(total[r][v]); });
+      for_pairs([&]<int kPair>() DROVER_LAMBDA {
+        Bytes low[kV], high[kV];
+#pragma GCC unroll 2
+        for (uint32_t v = 0; v < kV; v++) w[v].template codes<kPair>(view_first + b, &low[v], &high[v]);
+        for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
+          sum[r][v] = s_dot(sum[r][v], low[v], x.codes(r, block * 32 + kPair * 8));
+        });
+        for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
+          sum[r][v] = s_dot(sum[r][v], high[v], x.codes(r, block * 32 + kPair * 8 + 4));
+        });
+      });
+      for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { total[r][v] = s_total(sum[r][v], total[r][v]); });
     }
-#pragma GCC unroll 16
-    for (uint32_t r = 0; r < kR; r++) c_store(out + r * 16 + column, acc[r]);
-  }
-};
-static_assert(kGroups31 >= 4);
-
-// 256-blocks with 16 sub-blocks of 16: w = d · scale · (code - 32), signed scales.
-struct TileQ6k {
-  template <uint32_t kR, int kLineInPlane>
-  static DROVER_INLINE void dot_line(const uint8_t* line, Bytes plane, const int8_t* x, uint64_t stride, Sum* sum) {
-    const Bytes both = b_load(line);
-    const Bytes low = b_bits<kLineInPlane * 4, 3>(b_low(both), plane);
-    const Bytes high = b_bits<kLineInPlane * 4 + 2, 3>(b_high(both), plane);
-#pragma GCC unroll 16
-    for (uint32_t r = 0; r < kR; r++) {
-      sum[r] = s_dot(sum[r], low, x + r * stride);
-      sum[r] = s_dot(sum[r], high, x + r * stride + 4);
-    }
-  }
-  template <uint32_t kR>
-  static void run(const uint8_t* panel, uint32_t half, const uint8_t* x, uint64_t stride, uint32_t depth, float* out) {
-    ColF acc[kR];
-#pragma GCC unroll 16
-    for (uint32_t r = 0; r < kR; r++) acc[r] = c_zero();
-    const uint8_t* scales = x + a8_256_scales(depth);
-    const uint8_t* sums16 = x + a8_256_sums16(depth);
-    const uint32_t column = half * kColumns;
-    for (uint32_t b = 0; b < depth / 256; b++) {
-      const uint8_t* super = panel + uint64_t{b} * kQ6kSuperblock;
-      const int8_t* q = reinterpret_cast<const int8_t*>(x) + b * 256;
-      if (kR <= 8) {
-        for (uint32_t i = 0; i < kQ6kSuperblock; i += kLine) __builtin_prefetch(super + 4096 + i);
-      }
-      ColI total[kR], zeros[kR];
-#pragma GCC unroll 16
-      for (uint32_t r = 0; r < kR; r++) total[r] = zeros[r] = i_columns(0);
-      for (uint32_t s = 0; s < 16; s++) {
-        const Scale scale = scale_signed(super + kQ6kScales + s * 16 + column);
-        const uint8_t* lines = super + kQ6kLines + s * 2 * kLine + column * 4;
-        const Bytes plane = b_load(super + kQ6kHigh + s * kLine + column * 4);
-        Sum sum[kR];
-#pragma GCC unroll 16
-        for (uint32_t r = 0; r < kR; r++) sum[r] = s_begin(i_columns(0));
-        dot_line<kR, 0>(lines, plane, q + s * 16, stride, sum);
-        if constexpr (kGroups63 < 4) {
-#pragma GCC unroll 16
-          for (uint32_t r = 0; r < kR; r++) {
-            total[r] = s_scaled(total[r], sum[r], scale);
-            sum[r] = s_begin(i_columns(0));
-          }
-        }
-        dot_line<kR, 1>(lines + kLine, plane, q + s * 16 + 8, stride, sum);
-#pragma GCC unroll 16
-        for (uint32_t r = 0; r < kR; r++) total[r] = s_scaled(total[r], sum[r], scale);
-      }
-      for (uint32_t s = 0; s < 16; s += 2) {
-        const ScalePair pair = pair_of(scale_signed(super + kQ6kScales + s * 16 + column),
-                                       scale_signed(super + kQ6kScales + s * 16 + 16 + column));
-#pragma GCC unroll 16
-        for (uint32_t r = 0; r < kR; r++) {
-          zeros[r] = i_dot_pair(zeros[r], pair, reinterpret_cast<const int16_t*>(sums16 + r * stride) + b * 16 + s);
-        }
-      }
-      const ColF d = c_half(reinterpret_cast<const uint16_t*>(super) + column);
-#pragma GCC unroll 16
-      for (uint32_t r = 0; r < kR; r++) {
-        float scale;
-        __builtin_memcpy(&scale, scales + r * stride + b * 4, 4);
-        acc[r] = c_fma(c_from(i_minus_shifted<5>(total[r], zeros[r])), c_mul(d, c_set(scale)), acc[r]);
-      }
-    }
-#pragma GCC unroll 16
-    for (uint32_t r = 0; r < kR; r++) c_store(out + r * 16 + column, acc[r]);
-  }
-};
-static_assert(kGroups63 >= 2);
-
-#ifdef DROVER_AVX512
-inline constexpr uint32_t kIntRows = 8;
-#else
-inline constexpr uint32_t kIntRows = 4;
-#endif
-
-template <typename Tile, uint32_t kR = kIntRows>
-DROVER_INLINE void int_rows(uint32_t rows, const uint8_t* panel, uint32_t half, const uint8_t* x, uint64_t stride,
-                            uint32_t depth, float* out) {
-  if constexpr (kR > 0) {
-    if (rows == kR) return Tile::template run<kR>(panel, half, x, stride, depth, out);
-    int_rows<Tile, kR - 1>(rows, panel, half, x, stride, depth, out);
+    ColF d[kV];
+#pragma GCC unroll 2
+    for (uint32_t v = 0; v < kV; v++) d[v] = w[v].scale(view_first + b);
+    for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
+      acc[r][v] = c_fma(c_from(total[r][v]), c_mul(d[v], c_set(x.load<float>(r, scales, block))), acc[r][v]);
+    });
   }
 }
 
-template <typename Tile, DType kType>
-void gemm_int(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin, uint32_t panel_end,
-              void* scratch) {
-  float* sums = static_cast<float*>(scratch);  // [kIntRows][16]
-  const uint64_t panel_stride = panel_bytes(kType, args.depth);
-  const uint8_t* x = static_cast<const uint8_t*>(args.x);
-  for (uint32_t panel = panel_begin; panel < panel_end; panel++) {
-    for (uint32_t row = row_begin; row < row_end; row += kIntRows) {
-      const uint32_t rows = row_end - row < kIntRows ? row_end - row : kIntRows;
-      for (uint32_t half = 0; half < kPanel / kColumns; half++) {
-        int_rows<Tile>(rows, args.w + panel * panel_stride, half, x + row * args.x_stride_bytes, args.x_stride_bytes,
-                       args.depth, sums);
+// acc += the 256-block `block` of the rows' depth.
+template <typename Format, uint32_t kR, uint32_t kV, typename View>
+DROVER_INLINE void add_256(const View (&w)[kV], RowsOf8 x, uint32_t block, ColF (&acc)[kR][kV]) {
+  // Sums of codes up to 63 fit what s_scaled takes only around their zero point; there they start from -32 Σ x.
+  constexpr bool kStartAtZeroPoint = !Format::kMins && kDot32;
+  if constexpr (kV == 1 && kR <= 8) {
+    for (uint32_t i = 0; i < Format::kSuper; i += kLine) __builtin_prefetch(w[0].super(block) + 4096 + i);
+  }
+  const uint64_t starts = a8_256_zeros32(x.depth);
+  ColI total[kR][kV];
+  for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { total[r][v] = i_columns(0); });
+  for (uint32_t sub = 0; sub < 8; sub++) {
+    Sum sum[kR][kV];
+    for_pairs([&]<int kPair>() DROVER_LAMBDA {
+      if constexpr (kPair % Format::kTakePairs == 0) {
+        for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
+          sum[r][v] =
+              s_begin(i_columns(kStartAtZeroPoint ? x.load<int32_t>(r, starts, block * 32 + sub * kPairs + kPair) : 0));
+        });
       }
-      for (uint32_t r = 0; r < rows; r++) finish(args, row + r, panel, f_load(sums + r * 16));
+      Bytes low[kV], high[kV];
+#pragma GCC unroll 2
+      for (uint32_t v = 0; v < kV; v++) w[v].template codes<kPair>(block, sub, &low[v], &high[v]);
+      for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
+        sum[r][v] = s_dot(sum[r][v], low[v], x.codes(r, block * 256 + sub * 32 + kPair * 8));
+      });
+      for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
+        sum[r][v] = s_dot(sum[r][v], high[v], x.codes(r, block * 256 + sub * 32 + kPair * 8 + 4));
+      });
+      if constexpr ((kPair + 1) % Format::kTakePairs == 0) {
+        Scale scale[kV];
+#pragma GCC unroll 2
+        for (uint32_t v = 0; v < kV; v++) scale[v] = w[v].scale(block, (sub * kPairs + kPair) / Format::kScalePairs);
+        for_tile<kR, kV>([&](uint32_t r, uint32_t v)
+                             DROVER_LAMBDA { total[r][v] = s_scaled(total[r][v], sum[r][v], scale[v]); });
+      }
+    });
+  }
+  ColI zero[kR][kV];
+  for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { zero[r][v] = i_columns(0); });
+  if constexpr (!kStartAtZeroPoint) {
+    const uint64_t sums = Format::kMins ? a8_256_sums32(x.depth) : a8_256_sums16(x.depth);
+    for (uint32_t i = 0; i < Format::kScales; i += 2) {
+      ScalePair pair[kV];
+#pragma GCC unroll 2
+      for (uint32_t v = 0; v < kV; v++) pair[v] = w[v].zeros(block, i);
+      for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
+        zero[r][v] = i_dot_pair(zero[r][v], pair[v], x.sums(r, sums, block * Format::kScales + i));
+      });
     }
   }
+  const uint64_t scales = a8_256_scales(x.depth);
+  for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
+    const ColF scale = c_set(x.load<float>(r, scales, block));
+    if constexpr (Format::kMins) {
+      const ColF value = c_fnma(w[v].dmin(block), c_from(zero[r][v]), c_mul(w[v].d(block), c_from(total[r][v])));
+      acc[r][v] = c_fma(scale, value, acc[r][v]);
+    } else {
+      const ColI sum = kStartAtZeroPoint ? total[r][v] : i_minus_shifted<5>(total[r][v], zero[r][v]);
+      acc[r][v] = c_fma(c_from(sum), c_mul(w[v].d(block), scale), acc[r][v]);
+    }
+  });
+}
+
+// How a format's tiles are run, whole depth from panels or chunk by chunk.
+template <typename Format>
+struct Run32 {
+  static uint32_t chunks(uint32_t depth) { return (depth + 255) / 256; }
+  static constexpr uint32_t chunk_bytes() { return 4 * Format::kSuper; }
+  template <uint32_t kR>
+  static void packed(const uint8_t* panel, uint32_t column, RowsOf8 x, float* out) {
+    const Packed32<Format> w[1] = {{panel, column}};
+    ColF acc[kR][1];
+    for_tile<kR, 1>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { acc[r][v] = c_zero(); });
+    add_32<Format, kR, 1>(w, 0, x, 0, (x.depth + 31) / 32, acc);
+    for_tile<kR, 1>([&](uint32_t r, uint32_t) DROVER_LAMBDA { c_store(out + r * kPanel + column, acc[r][0]); });
+  }
+#ifndef DROVER_SCALAR
+  static uint32_t blocks_of(uint32_t chunk, uint32_t depth) {
+    const uint32_t all = (depth + 31) / 32, first = chunk * 8;
+    return all - first < 8 ? all - first : 8;
+  }
+  static void widen(const uint8_t* panel, uint32_t chunk, uint32_t depth, uint8_t* out) {
+    widen_32<Format>(panel, chunk * 8, blocks_of(chunk, depth), out);
+  }
+  template <uint32_t kR>
+  static DROVER_INLINE void add(const Wide32 (&w)[2], RowsOf8 x, uint32_t chunk, ColF (&acc)[kR][2]) {
+    add_32<Format, kR, 2>(w, 0, x, chunk * 8, blocks_of(chunk, x.depth), acc);
+  }
+  using View = Wide32;
+#endif
+};
+template <typename Format>
+struct Run256 {
+  static uint32_t chunks(uint32_t depth) { return depth / 256; }
+  static constexpr uint32_t chunk_bytes() { return Format::kSuper; }
+  template <uint32_t kR>
+  static void packed(const uint8_t* panel, uint32_t column, RowsOf8 x, float* out) {
+    const Packed256<Format> w[1] = {{panel, column}};
+    ColF acc[kR][1];
+    for_tile<kR, 1>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { acc[r][v] = c_zero(); });
+    for (uint32_t block = 0; block < x.depth / 256; block++) add_256<Format, kR, 1>(w, x, block, acc);
+    for_tile<kR, 1>([&](uint32_t r, uint32_t) DROVER_LAMBDA { c_store(out + r * kPanel + column, acc[r][0]); });
+  }
+#ifndef DROVER_SCALAR
+  static void widen(const uint8_t* panel, uint32_t chunk, uint32_t, uint8_t* out) {
+    widen_256<Format>(panel, chunk, out);
+  }
+  template <uint32_t kR>
+  static DROVER_INLINE void add(const Wide256 (&w)[2], RowsOf8 x, uint32_t chunk, ColF (&acc)[kR][2]) {
+    add_256<Format, kR, 2>(w, x, chunk, acc);
+  }
+  using View = Wide256;
+#endif
+};
+
+#ifdef DROVER_AVX512
+inline constexpr uint32_t kFewRows = 8, kTileRows = 6, kManyRows = 5;
+#else
+inline constexpr uint32_t kFewRows = 4, kTileRows = 3, kManyRows = 5;
+#endif
+
+template <typename Run, uint32_t kR = kFewRows>
+DROVER_INLINE void few_rows(uint32_t rows, const uint8_t* panel, uint32_t column, RowsOf8 x, float* out) {
+  if constexpr (kR > 0) {
+    if (rows == kR) return Run::template packed<kR>(panel, column, x, out);
+    few_rows<Run, kR - 1>(rows, panel, column, x, out);
+  }
+}
+
+// Rows of one panel straight from its packed form, a few at a time. sums: [kFewRows][kPanel].
+template <typename Run>
+void packed_rows(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel, const uint8_t* at,
+                 float* sums) {
+  for (uint32_t row = row_begin; row < row_end; row += kFewRows) {
+    const uint32_t rows = row_end - row < kFewRows ? row_end - row : kFewRows;
+    const RowsOf8 x{static_cast<const uint8_t*>(args.x) + row * args.x_stride_bytes, args.x_stride_bytes, args.depth};
+    for (uint32_t column = 0; column < kPanel; column += kColumns) few_rows<Run>(rows, at, column, x, sums);
+    for (uint32_t r = 0; r < rows; r++) finish(args, row + r, panel, f_load(sums + r * kPanel));
+  }
+}
+
+#ifndef DROVER_SCALAR
+inline constexpr uint32_t kWidePanels = 2 * kColumns / kPanel;  // panels that a tile's two vectors span
+inline constexpr uint32_t kWideCols = kWidePanels * kPanel;
+inline constexpr uint32_t kRowTile = 96;  // rows that share a chunk before the next is unpacked
+
+// sums: [rows][kWideCols], added to.
+template <typename Run, uint32_t kR>
+void wide_tile(const uint8_t* chunks, RowsOf8 x, uint32_t chunk, float* sums) {
+  const typename Run::View w[2] = {{{chunks, 0}}, {{chunks + kColumns / kPanel * kWideBytes, kColumns % kPanel}}};
+  ColF acc[kR][2];
+  for_tile<kR, 2>([&](uint32_t r, uint32_t v)
+                      DROVER_LAMBDA { acc[r][v] = c_load(sums + r * kWideCols + v * kColumns); });
+  Run::template add<kR>(w, x, chunk, acc);
+  for_tile<kR, 2>([&](uint32_t r, uint32_t v)
+                      DROVER_LAMBDA { c_store(sums + r * kWideCols + v * kColumns, acc[r][v]); });
+}
+template <typename Run, uint32_t kR = kTileRows>
+DROVER_INLINE void wide_rows(uint32_t rows, const uint8_t* chunks, RowsOf8 x, uint32_t chunk, float* sums) {
+  if constexpr (kR > 0) {
+    if (rows == kR) return wide_tile<Run, kR>(chunks, x, chunk, sums);
+    wide_rows<Run, kR - 1>(rows, chunks, x, chunk, sums);
+  }
+}
+#endif
+
+template <typename Run, DType kType>
+void gemm_int(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin, uint32_t panel_end,
+              void* scratch) {
+  float* sums = static_cast<float*>(scratch);
+  const uint64_t panel_stride = panel_bytes(kType, args.depth);
+  uint32_t panel = panel_begin;
+#ifndef DROVER_SCALAR
+  uint8_t* wide = static_cast<uint8_t*>(scratch) + uint64_t{kRowTile} * kWideCols * 4;
+  const bool many = row_end - row_begin >= kManyRows;
+  for (; many && panel + kWidePanels <= panel_end; panel += kWidePanels) {
+    for (uint32_t row = row_begin; row < row_end; row += kRowTile) {
+      const uint32_t rows = row_end - row < kRowTile ? row_end - row : kRowTile;
+      for (uint32_t i = 0; i < rows * kWideCols; i += 16) f_store(sums + i, f_zero());
+      for (uint32_t chunk = 0; chunk < Run::chunks(args.depth); chunk++) {
+        for (uint32_t p = 0; p < kWidePanels; p++) {
+          Run::widen(args.w + (panel + p) * panel_stride, chunk, args.depth, wide + p * kWideBytes);
+        }
+        // The next chunk comes from memory while this one is computed with.
+        const uint32_t tiles = (rows + kTileRows - 1) / kTileRows, most = (rows + tiles - 1) / tiles;
+        const uint32_t share = (Run::chunk_bytes() / kLine + tiles - 1) / tiles * kLine;
+        const uint8_t* ahead = args.w + panel * panel_stride + (chunk + 1) * uint64_t{Run::chunk_bytes()};
+        for (uint32_t r = 0; r < rows; r += most, ahead += share) {
+          for (uint32_t i = 0; i < share; i += kLine) {
+            for (uint32_t p = 0; p < kWidePanels; p++) __builtin_prefetch(ahead + p * panel_stride + i, 0, 2);
+          }
+          const RowsOf8 x{static_cast<const uint8_t*>(args.x) + (row + r) * args.x_stride_bytes, args.x_stride_bytes,
+                          args.depth};
+          wide_rows<Run>(rows - r < most ? rows - r : most, wide, x, chunk, sums + r * kWideCols);
+        }
+      }
+      for (uint32_t r = 0; r < rows; r++) {
+        for (uint32_t p = 0; p < kWidePanels; p++)
+          finish(args, row + r, panel + p, f_load(sums + r * kWideCols + p * kPanel));
+      }
+    }
+  }
+#endif
+  for (; panel < panel_end; panel++)
+    packed_rows<Run>(args, row_begin, row_end, panel, args.w + panel * panel_stride, sums);
 }
 
 }  // namespace

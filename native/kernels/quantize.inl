@@ -5,7 +5,7 @@ namespace drover {
 namespace {
 
 // Quantises `count` (a multiple of 16) values, of which the first `valid` exist, with one scale; returns the scale.
-DROVER_INLINE float quantize_block(const float* x, uint32_t count, uint32_t valid, int8_t* q, int32_t* sums16) {
+DROVER_INLINE float quantize_block(const float* x, uint32_t count, uint32_t valid, int8_t* q) {
   F32x16 largest = f_zero(), poison = f_zero();
   for (uint32_t i = 0; i < count; i += 16) {
     const F32x16 v = i + 16 <= valid ? f_load(x + i) : f_load_part(x + i, i < valid ? valid - i : 0);
@@ -23,21 +23,28 @@ DROVER_INLINE float quantize_block(const float* x, uint32_t count, uint32_t vali
       codes = i_from_f(f_mul(v, inverse));
     }
     i_store_i8(q + i, codes);
-    sums16[i / 16] = i_sum(codes);
   }
   return !finite ? __builtin_nanf("") : zero ? 0.0f : peak / 127.0f;
+}
+
+DROVER_INLINE int32_t sum_of(const int8_t* q, uint32_t count) {
+  int32_t sum = 0;
+  for (uint32_t i = 0; i < count; i++) sum += q[i];
+  return sum;
 }
 
 void quantize_a8_32(const float* x, uint32_t cols, uint8_t* out) {
   int8_t* q = reinterpret_cast<int8_t*>(out);
   float* scales = reinterpret_cast<float*>(out + a8_32_scales(cols));
-  int32_t* sums = reinterpret_cast<int32_t*>(out + a8_32_sums(cols));
+  int32_t* zeros8 = reinterpret_cast<int32_t*>(out + a8_32_zeros8(cols));
+  int32_t* zeros128 = reinterpret_cast<int32_t*>(out + a8_32_zeros128(cols));
   const uint32_t padded = static_cast<uint32_t>(round_up(cols, 64));
   for (uint32_t k = 0; k < padded; k += 32) {
-    int32_t halves[2];
     const uint32_t valid = k >= cols ? 0 : cols - k < 32 ? cols - k : 32;
-    scales[k / 32] = quantize_block(x + (valid ? k : 0), 32, valid, q + k, halves);
-    sums[k / 32] = halves[0] + halves[1];
+    scales[k / 32] = quantize_block(x + (valid ? k : 0), 32, valid, q + k);
+    const int32_t sum = sum_of(q + k, 32);
+    zeros8[k / 32] = -8 * sum;
+    zeros128[k / 32] = -128 * sum;
   }
 }
 
@@ -46,11 +53,13 @@ void quantize_a8_256(const float* x, uint32_t cols, uint8_t* out) {
   float* scales = reinterpret_cast<float*>(out + a8_256_scales(cols));
   int16_t* sums16 = reinterpret_cast<int16_t*>(out + a8_256_sums16(cols));
   int16_t* sums32 = reinterpret_cast<int16_t*>(out + a8_256_sums32(cols));
+  int32_t* zeros32 = reinterpret_cast<int32_t*>(out + a8_256_zeros32(cols));
   for (uint32_t k = 0; k < cols; k += 256) {
-    int32_t parts[16];
-    scales[k / 256] = quantize_block(x + k, 256, cols - k < 256 ? cols - k : 256, q + k, parts);
-    for (uint32_t i = 0; i < 16; i++) sums16[k / 16 + i] = static_cast<int16_t>(parts[i]);
-    for (uint32_t i = 0; i < 8; i++) sums32[k / 32 + i] = static_cast<int16_t>(parts[2 * i] + parts[2 * i + 1]);
+    scales[k / 256] = quantize_block(x + k, 256, cols - k < 256 ? cols - k : 256, q + k);
+    for (uint32_t i = 0; i < 32; i++) zeros32[k / 8 + i] = -32 * sum_of(q + k + i * 8, 8);
+    for (uint32_t i = 0; i < 16; i++) sums16[k / 16 + i] = static_cast<int16_t>(sum_of(q + k + i * 16, 16));
+    for (uint32_t i = 0; i < 8; i++)
+      sums32[k / 32 + i] = static_cast<int16_t>(sums16[k / 16 + 2 * i] + sums16[k / 16 + 2 * i + 1]);
   }
 }
 

@@ -11,7 +11,7 @@ const GemmKernel& kernel_of(const drover_program& program, const Weight& w) {
 
 uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
-// Rows and panels per task. A task reads its rows once per panel and its panels once per few rows: both stay in the
+// Rows and panels per task. A task reads its rows once per few panels and its panels once: both stay in the
 // second-level cache. With few rows the panels are dealt out in small portions, so that all workers end together.
 struct Tiles {
   uint32_t rows, panels;
@@ -21,7 +21,7 @@ Tiles tiles_of(uint32_t rows, uint32_t panels, uint32_t threads) {
     const uint32_t share = panels / (threads * 8);
     return {rows, share < 4 ? 4 : share > 32 ? 32 : share / 4 * 4};
   }
-  return {smaller(rows, 96), 8};
+  return {smaller(rows, 96), 16};
 }
 
 }  // namespace
@@ -42,8 +42,8 @@ const OpImplementation op_gemm = {
                 static_cast<int64_t>(wanted));
       if (!c.absent(3)) {
         c.require((c.weight(3).flags & kDecode) != 0, "gemm's bias is decoded", c.weight(3).flags, kDecode);
-        c.require(c.weight(3).rows == 1 && c.weight(3).cols == out.cols, "gemm's bias is [1, outputs]", c.weight(3).cols,
-                  out.cols);
+        c.require(c.weight(3).rows == 1 && c.weight(3).cols == out.cols, "gemm's bias is [1, outputs]",
+                  c.weight(3).cols, out.cols);
       }
       if (!c.absent(4)) {
         c.dtype(c.tensor(4), DType::f32, "gemm's residual is f32");

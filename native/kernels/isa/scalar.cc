@@ -1,3 +1,4 @@
+#define DROVER_SCALAR 1
 #include "../simd/dot_scalar.h"
 #define DROVER_KERNELS kernels_scalar
 #define DROVER_ISA_NAME "scalar"

@@ -1,5 +1,5 @@
-// The dot-product vocabulary with 256-bit registers: 8 columns, half a panel. With AVX-VNNI a Sum is 32-bit; without, it
-// is pairs of 16-bit partial sums of vpmaddubsw, which bounds how many groups it may take. Contracts: dot_scalar.h.
+// The dot-product vocabulary with 256-bit registers: 8 columns, half a panel. With AVX-VNNI a Sum is 32-bit; without,
+// it is pairs of 16-bit partial sums of vpmaddubsw, which bounds how many groups it may take. Contracts: dot_scalar.h.
 #ifndef DROVER_KERNELS_SIMD_DOT_AVX2_H_
 #define DROVER_KERNELS_SIMD_DOT_AVX2_H_
 
@@ -26,6 +26,7 @@ DROVER_INLINE ColF c_mul(ColF a, ColF b) { return _mm256_mul_ps(a, b); }
 DROVER_INLINE ColF c_fma(ColF a, ColF b, ColF c) { return _mm256_fmadd_ps(a, b, c); }
 DROVER_INLINE ColF c_fnma(ColF a, ColF b, ColF c) { return _mm256_fnmadd_ps(a, b, c); }
 DROVER_INLINE ColF c_from(ColI a) { return _mm256_cvtepi32_ps(a); }
+DROVER_INLINE ColF c_load(const float* p) { return _mm256_loadu_ps(p); }
 DROVER_INLINE void c_store(float* p, ColF a) { _mm256_storeu_ps(p, a); }
 DROVER_INLINE ColI i_columns(int32_t value) { return _mm256_set1_epi32(value); }
 DROVER_INLINE ColI i_plus(ColI a, ColI b) { return _mm256_add_epi32(a, b); }
@@ -36,6 +37,7 @@ DROVER_INLINE __m256i broadcast4(const int8_t* x) {
   return _mm256_set1_epi32(four);
 }
 DROVER_INLINE Bytes b_load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+DROVER_INLINE void b_store(uint8_t* p, Bytes a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a); }
 DROVER_INLINE Bytes b_low(Bytes a) { return _mm256_and_si256(a, _mm256_set1_epi8(15)); }
 DROVER_INLINE Bytes b_high(Bytes a) { return _mm256_and_si256(_mm256_srli_epi16(a, 4), _mm256_set1_epi8(15)); }
 template <int kShift, int kMask>
@@ -66,7 +68,8 @@ DROVER_INLINE ColI i_minus_shifted(ColI a, ColI b) {
 #ifdef DROVER_AVXVNNI
 
 inline constexpr int32_t kByteZero = 128;
-inline constexpr uint32_t kGroups15 = 64, kGroups31 = 64, kGroups63 = 64;
+inline constexpr uint32_t kGroups15 = 4, kGroups31 = 2, kGroups63 = 2;
+inline constexpr bool kDot32 = true;
 using ByteCodes = __m256i;
 
 DROVER_INLINE Sum s_dot(Sum sum, Bytes codes, const int8_t* x) {
@@ -75,11 +78,14 @@ DROVER_INLINE Sum s_dot(Sum sum, Bytes codes, const int8_t* x) {
 DROVER_INLINE Sum s_begin(ColI start) { return start; }
 DROVER_INLINE ColI s_total(Sum sum, ColI) { return sum; }
 DROVER_INLINE Scale scale_unsigned(const uint8_t* p) { return widen_unsigned(p); }
-DROVER_INLINE Scale scale_signed(const uint8_t* p) { return widen_signed(p); }
-DROVER_INLINE ColI s_scaled(ColI total, Sum sum, Scale scale) {
-  return _mm256_add_epi32(total, _mm256_mullo_epi32(sum, scale));
+// A scale is the low 16 bits of its lane, beside zero: what vpdpwssd multiplies a 16-bit sum by.
+DROVER_INLINE Scale scale_signed(const uint8_t* p) {
+  return _mm256_and_si256(widen_signed(p), _mm256_set1_epi32(0xffff));
 }
-DROVER_INLINE ScalePair pair_of(Scale first, Scale second) { return merge_pair(first, second); }
+DROVER_INLINE ColI s_scaled(ColI total, Sum sum, Scale scale) { return _mm256_dpwssd_avx_epi32(total, sum, scale); }
+DROVER_INLINE ScalePair pair_of(Scale first, Scale second) {
+  return _mm256_or_si256(first, _mm256_slli_epi32(second, 16));
+}
 DROVER_INLINE ColI i_dot_pair(ColI total, ScalePair pair, const int16_t* x) {
   int32_t two;
   __builtin_memcpy(&two, x, 4);
@@ -95,9 +101,13 @@ DROVER_INLINE ColI i_dot_byte(ColI sum, ByteCodes w, const int8_t* x) {
 inline constexpr int32_t kByteZero = 0;
 // A product pair is at most 2 · 127 · code: 8, 4 and 2 of them fit 16 bits for codes up to 15, 31 and 63.
 inline constexpr uint32_t kGroups15 = 8, kGroups31 = 4, kGroups63 = 2;
+inline constexpr bool kDot32 = false;
 
 DROVER_INLINE Sum s_dot(Sum sum, Bytes codes, const int8_t* x) {
-  return _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes, broadcast4(x)));
+  __m256i result = _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes, broadcast4(x)));
+  // GCC would add the products of a whole tile up later, and spill them all until then.
+  __asm__("" : "+x"(result));
+  return result;
 }
 DROVER_INLINE Sum s_begin(ColI) { return _mm256_setzero_si256(); }
 DROVER_INLINE ColI s_total(Sum sum, ColI start) {

@@ -9,7 +9,8 @@ namespace {
 
 inline constexpr uint32_t kColumns = 16;
 inline constexpr int32_t kByteZero = 128;
-inline constexpr uint32_t kGroups15 = 64, kGroups31 = 64, kGroups63 = 64;
+inline constexpr uint32_t kGroups15 = 4, kGroups31 = 2, kGroups63 = 2;
+inline constexpr bool kDot32 = true;
 
 using Bytes = __m512i;
 using ColF = __m512;
@@ -28,6 +29,7 @@ DROVER_INLINE ColF c_mul(ColF a, ColF b) { return _mm512_mul_ps(a, b); }
 DROVER_INLINE ColF c_fma(ColF a, ColF b, ColF c) { return _mm512_fmadd_ps(a, b, c); }
 DROVER_INLINE ColF c_fnma(ColF a, ColF b, ColF c) { return _mm512_fnmadd_ps(a, b, c); }
 DROVER_INLINE ColF c_from(ColI a) { return _mm512_cvtepi32_ps(a); }
+DROVER_INLINE ColF c_load(const float* p) { return _mm512_loadu_ps(p); }
 DROVER_INLINE void c_store(float* p, ColF a) { _mm512_storeu_ps(p, a); }
 DROVER_INLINE ColI i_columns(int32_t value) { return _mm512_set1_epi32(value); }
 DROVER_INLINE ColI i_plus(ColI a, ColI b) { return _mm512_add_epi32(a, b); }
@@ -38,6 +40,7 @@ DROVER_INLINE __m512i broadcast4(const int8_t* x) {
   return _mm512_set1_epi32(four);
 }
 DROVER_INLINE Bytes b_load(const uint8_t* p) { return _mm512_loadu_si512(p); }
+DROVER_INLINE void b_store(uint8_t* p, Bytes a) { _mm512_storeu_si512(p, a); }
 DROVER_INLINE Bytes b_low(Bytes a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
 DROVER_INLINE Bytes b_high(Bytes a) { return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15)); }
 template <int kShift, int kMask>
@@ -51,20 +54,22 @@ DROVER_INLINE Bytes b_lookup(Bytes a, const uint8_t* book) {
   const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(book));
   return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), a);
 }
-DROVER_INLINE Sum s_dot(Sum sum, Bytes codes, const int8_t* x) { return _mm512_dpbusd_epi32(sum, codes, broadcast4(x)); }
+DROVER_INLINE Sum s_dot(Sum sum, Bytes codes, const int8_t* x) {
+  return _mm512_dpbusd_epi32(sum, codes, broadcast4(x));
+}
 DROVER_INLINE Sum s_begin(ColI start) { return start; }
 DROVER_INLINE ColI s_total(Sum sum, ColI) { return sum; }
 DROVER_INLINE Scale scale_unsigned(const uint8_t* p) {
   return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
+// A scale is the low 16 bits of its lane, beside zero: what vpdpwssd multiplies a 16-bit sum by.
 DROVER_INLINE Scale scale_signed(const uint8_t* p) {
-  return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return _mm512_and_si512(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
+                          _mm512_set1_epi32(0xffff));
 }
-DROVER_INLINE ColI s_scaled(ColI total, Sum sum, Scale scale) {
-  return _mm512_add_epi32(total, _mm512_mullo_epi32(sum, scale));
-}
+DROVER_INLINE ColI s_scaled(ColI total, Sum sum, Scale scale) { return _mm512_dpwssd_epi32(total, sum, scale); }
 DROVER_INLINE ScalePair pair_of(Scale first, Scale second) {
-  return _mm512_mask_blend_epi16(0xaaaaaaaa, first, _mm512_slli_epi32(second, 16));
+  return _mm512_or_si512(first, _mm512_slli_epi32(second, 16));
 }
 DROVER_INLINE ColI i_dot_pair(ColI total, ScalePair pair, const int16_t* x) {
   int32_t two;

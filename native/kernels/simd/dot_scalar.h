@@ -11,8 +11,11 @@ namespace {
 
 inline constexpr uint32_t kColumns = 16;
 inline constexpr int32_t kByteZero = 0;  // what dot_byte subtracts from codes less 128: 0, or 128 where it cannot
-// Groups (4 k) that a Sum may take before s_total or s_scaled, for codes up to 15, 31 and 63.
-inline constexpr uint32_t kGroups15 = 64, kGroups31 = 64, kGroups63 = 64;
+// Groups (4 k) that a Sum may take before s_scaled (and s_total, unless kDot32), for codes up to 15, 31 and 63.
+inline constexpr uint32_t kGroups15 = 8, kGroups31 = 8, kGroups63 = 4;
+// Whether a Sum has 32 bits and can start anywhere; s_scaled then still takes 16-bit sums, and sums of codes up to 63
+// must start at -32 Σ x to be that.
+inline constexpr bool kDot32 = false;
 
 struct Bytes {
   uint8_t at[64];
