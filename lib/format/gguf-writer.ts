@@ -118,14 +118,16 @@ class Encoder {
   }
 
   raw(text: string): void {
-    this.buffer.write(text, this.grow(text.length), 'latin1')
+    const at = this.grow(text.length) // may replace the buffer
+    this.buffer.write(text, at, 'latin1')
   }
 
   string(text: string, field: string): void {
     if (/\p{Surrogate}/u.test(text)) throw refuse('a string is not well-formed', field, text, 'no lone surrogates')
     const length = Buffer.byteLength(text)
     this.scalar('u64', length, field)
-    this.buffer.write(text, this.grow(length), 'utf8')
+    const at = this.grow(length)
+    this.buffer.write(text, at, 'utf8')
   }
 
   scalar(type: GgufNumericType, value: GgufScalar, field: string): void {

@@ -208,6 +208,19 @@ test('alignments that are no power of two are refused', async () => {
   }
 })
 
+test('strings survive wherever the header outgrows its buffer', async () => {
+  // One byte more each time, so that some string lies across every size that the buffer can have had.
+  const strings = Array.from({ length: 20000 }, (_, i) => `${'x'.repeat(i % 29)}${i}`)
+  for (let shift = 0; shift < 12; shift++) {
+    const metadata = new Map<string, GgufEntry>([
+      ['list', { type: 'string[]', value: ['y'.repeat(shift), ...strings] }],
+    ])
+    await writeGguf(path, metadata, [])
+    const read = plain((await readGguf(path)).metadata.get('list')) as string[]
+    assert.equal(read.slice(1), strings)
+  }
+})
+
 test('a folder that does not exist is an E_IO with the path', async () => {
   const missing = join(folder, 'none', 'model.gguf')
   let error: unknown
