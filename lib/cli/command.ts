@@ -53,7 +53,8 @@ export const nearest = (wrong: string, names: readonly string[]): string | undef
   names
     .map((name) => ({ name, far: distance(wrong, name) }))
     .sort((a, b) => a.far - b.far)
-    .find(({ far, name }) => far <= Math.max(2, name.length / 2))?.name
+    // Something must agree: two letters are within two changes of any short name.
+    .find(({ far, name }) => far <= Math.max(2, name.length / 2) && far < Math.max(wrong.length, name.length))?.name
 
 export const usageError = (what: string, hint: string): DroverError => new DroverError('E_ARGUMENT', what, { hint })
 
@@ -77,9 +78,14 @@ export const readArguments = (command: Command, args: string[]): Arguments => {
   } catch (error) {
     const wrong = /'(-{1,2}[^' ]*)/.exec((error as Error).message)?.[1]
     const near = wrong === undefined ? undefined : nearest(wrong.replace(/^-+/, ''), Object.keys(options))
+    const [reason = '', ...rest] = (error as Error).message.split(/\.\s/)
     const unknown = (error as NodeJS.ErrnoException).code === 'ERR_PARSE_ARGS_UNKNOWN_OPTION'
-    const what = unknown ? `${command.name} has no option ${wrong}` : (error as Error).message.split('. ')[0]!
-    throw usageError(what, unknown && near !== undefined ? `did you mean --${near}? ${help}` : help)
+    if (!unknown && rest.length > 0 && wrong !== undefined)
+      throw usageError(reason, `a value that starts with - is written --name=-value; ${help}`)
+    throw usageError(
+      unknown ? `${command.name} has no option ${wrong}` : reason,
+      unknown && near !== undefined ? `did you mean --${near}? ${help}` : help,
+    )
   }
   const { values, positionals } = parsed
   const [fewest, most] = command.positionals
@@ -97,10 +103,9 @@ export const readArguments = (command: Command, args: string[]): Arguments => {
     if (given === undefined) return undefined
     const value = Number(given)
     if (given.trim() !== '' && value >= minimum && value <= maximum && (!whole || Number.isInteger(value))) return value
-    throw usageError(
-      `--${name} is not ${whole ? 'a whole number' : 'a number'} from ${minimum} to ${maximum}: ${given}`,
-      help,
-    )
+    const from = minimum > Number.NEGATIVE_INFINITY ? ` from ${minimum}` : ''
+    const to = maximum < Number.POSITIVE_INFINITY ? ` to ${maximum}` : from && ' up'
+    throw usageError(`--${name} is not ${whole ? 'a whole number' : 'a number'}${from}${to}: ${given}`, help)
   }
   return {
     positionals,

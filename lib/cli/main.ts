@@ -11,6 +11,7 @@ import { generate } from './commands/generate.js'
 import { inspect } from './commands/inspect.js'
 import { perplexity } from './commands/perplexity.js'
 import { tokenize } from './commands/tokenize.js'
+import { toJson } from './output.js'
 
 const commands: readonly Command[] = [generate, chat, tokenize, inspect, perplexity, bench, doctor, demo]
 const later = ['rank', 'validate', 'pull', 'serve', 'quantize']
@@ -24,6 +25,7 @@ const overview = (): string => {
 
 const run = async (args: string[]): Promise<void> => {
   const [name, ...rest] = args
+  if (name === 'help' && rest.length > 0) return run([rest[0] as string, '--help'])
   if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
     process.stdout.write(overview())
     if (name === undefined) process.exitCode = 1
@@ -60,7 +62,7 @@ run(process.argv.slice(2)).catch((error: unknown) => {
   process.exitCode = 1
   if (process.argv.includes('--json')) {
     const { code = 'E_INTERNAL', message, ...rest } = error as DroverError
-    process.stderr.write(`${JSON.stringify({ error: { code, message, ...rest, cause: undefined } })}\n`)
+    process.stderr.write(`${toJson({ error: { code, message, ...rest, cause: undefined } })}\n`)
   } else if (error instanceof DroverError) process.stderr.write(`drover: ${error.message}\n`)
   else process.stderr.write(`drover: ${(error as Error).stack ?? String(error)}\n`)
 })

@@ -8,8 +8,11 @@ export const write = (text: string): void => {
 
 export const line = (text = ''): void => write(`${text}\n`)
 
-export const json = (value: unknown): void =>
-  line(JSON.stringify(value, (_, item) => (typeof item === 'bigint' ? item.toString() : item)))
+/** JSON, with integers beyond 2^53 as text. */
+export const toJson = (value: unknown): string =>
+  JSON.stringify(value, (_, item) => (typeof item === 'bigint' ? item.toString() : item))
+
+export const json = (value: unknown): void => line(toJson(value))
 
 /** Dims text on a terminal. */
 export const dim = (text: string): string => (process.stderr.isTTY && !plain ? `\u001b[2m${text}\u001b[0m` : text)
@@ -57,6 +60,7 @@ export const progress = (what: string): { update: (fraction: number) => void; do
     },
     done: () => {
       if (terminal && shown >= 0) process.stderr.write('\r\u001b[K')
+      shown = -1
     },
   }
 }

@@ -1,5 +1,6 @@
 /** Opens a model file or folder: finds the family, reads the config, finds the weights. Nothing is loaded yet. */
 import { stat } from 'node:fs/promises'
+import { basename, dirname } from 'node:path'
 import { DroverError } from '../errors.js'
 import {
   architectureOf,
@@ -8,14 +9,15 @@ import {
   type HuggingFaceFolder,
   huggingFaceConfig,
   readHuggingFace,
+  readHuggingFaceFrom,
 } from '../format/config.js'
 import { decodeRow } from '../format/decode/index.js'
-import { type ReadOptions, readTensor, type TensorSource } from '../format/file.js'
+import { diskFolder, type Folder, type ReadOptions, readTensor, type TensorSource } from '../format/file.js'
 import { type GgufFile, readGguf } from '../format/gguf.js'
 import { metadataString } from '../format/gguf-metadata.js'
 import { readSafetensors } from '../format/safetensors.js'
 import type { DeviceLayout, Program, RegionSource } from '../program/program.js'
-import { elementCount } from '../tensor.js'
+import { elementCount, type TensorInfo } from '../tensor.js'
 import {
   buildLlama,
   ggufNames,
@@ -37,6 +39,8 @@ export interface OpenedModel {
   /** dtypes of the weights, commonest bytes first. */
   readonly weightTypes: readonly string[]
   readonly weightBytes: number
+  /** As the files name and store them. */
+  readonly tensors: readonly TensorInfo[]
   readonly regions: readonly RegionSource[]
   /** Where the rest of the model's description is: one of the two. */
   readonly gguf?: GgufFile
@@ -81,16 +85,30 @@ const openGguf = async (path: string, options: ReadOptions): Promise<OpenedModel
   return opened(path, architecture, llamaFromGguf(gguf, factors), ggufNames, gguf, { gguf, generation: noDefaults })
 }
 
-const openFolder = async (path: string, options: ReadOptions): Promise<OpenedModel> => {
-  const folder = await readHuggingFace(path, options)
+/** Refuses other architectures by name, before any other entry is looked at. */
+const llamaOfFolder = (folder: HuggingFaceFolder): LlamaConfig => {
   const { architectures, modelType } = architectureOf(folder.config)
   if (modelType !== 'llama' || (architectures.length > 0 && !architectures.includes('LlamaForCausalLM'))) {
     refuse(folder.config.file, 'model_type', [modelType, ...architectures].filter(Boolean).join(', '))
   }
-  const config = llamaFromHuggingFace(huggingFaceConfig(folder.config))
+  return llamaFromHuggingFace(huggingFaceConfig(folder.config))
+}
+
+/** The config of a model whose weights need not be there: a folder with a config.json, or such a file of any name. */
+export const openConfig = async (path: string, options: ReadOptions = {}): Promise<LlamaConfig> => {
+  const status = await stat(path).catch(() => undefined)
+  if (status?.isDirectory()) return llamaOfFolder(await readHuggingFace(path, options))
+  const folder = diskFolder(dirname(path))
+  const open: Folder['open'] = (name) => folder.open(name === 'config.json' ? basename(path) : name)
+  return llamaOfFolder(await readHuggingFaceFrom({ ...folder, open }, options))
+}
+
+const openFolder = async (path: string, options: ReadOptions): Promise<OpenedModel> => {
+  const folder = await readHuggingFace(path, options)
+  const config = llamaOfFolder(folder)
   const source = await readSafetensors(path, options)
   const generation = folder.generation === undefined ? noDefaults : generationDefaults(folder.generation)
-  return opened(path, modelType, config, huggingFaceNames, source, { folder, generation })
+  return opened(path, architectureOf(folder.config).modelType, config, huggingFaceNames, source, { folder, generation })
 }
 
 const opened = (
@@ -120,6 +138,7 @@ const opened = (
     parameters,
     weightTypes: [...bytesByType].sort((a, b) => b[1] - a[1]).map(([dtype]) => dtype),
     weightBytes: [...bytesByType.values()].reduce((sum, bytes) => sum + bytes, 0),
+    tensors: [...source.tensors.values()],
     regions,
     ...rest,
     build: (layout, options) =>

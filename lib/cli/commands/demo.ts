@@ -4,7 +4,7 @@ import { loadFrom, modelOptions, samplingFrom, samplingOptions, speeds } from '.
 import { json, line, table, write } from '../output.js'
 
 /** stories260K: 260 thousand parameters, trained on TinyStories; part of the package. */
-const model260K = join(__dirname, '..', '..', '..', 'assets', 'stories260K.gguf')
+export const model260K = join(__dirname, '..', '..', '..', 'assets', 'stories260K.gguf')
 
 export const demo: Command = {
   name: 'demo',
@@ -36,7 +36,7 @@ export const demo: Command = {
             ['prompt', `${speed.promptPerSecond.toFixed(0)} tokens/s (${result.usage.promptTokens} tokens)`],
             [
               'generation',
-              `${speed.generationPerSecond?.toFixed(0)} tokens/s (${result.usage.completionTokens} tokens)`,
+              `${speed.generationPerSecond?.toFixed(0) ?? '-'} tokens/s (${result.usage.completionTokens} tokens)`,
             ],
             ['first token', `after ${speed.firstTokenMs.toFixed(1)} ms`],
             ['instruction set', isa],

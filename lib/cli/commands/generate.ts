@@ -37,6 +37,7 @@ export const generate: Command = {
         else write(item.text)
       }
       const result = await generation.result()
+      if (result.finishReason === 'aborted') process.exitCode = 130 // as a shell reports SIGINT
       if (args.flag('json')) json({ ...result, ...speeds(result) })
       else {
         line()

@@ -1,11 +1,10 @@
-import { stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { readdir } from 'node:fs/promises'
+import { extname } from 'node:path'
 import { cpuDevice } from '../../device/cpu.js'
 import { DroverError } from '../../errors.js'
-import { architectureOf, huggingFaceConfig, readHuggingFace } from '../../format/config.js'
 import type { GgufValue } from '../../format/gguf.js'
-import { type LlamaConfig, llamaFromHuggingFace } from '../../model/llama.js'
-import { type OpenedModel, openModel } from '../../model/open.js'
+import type { LlamaConfig } from '../../model/llama.js'
+import { type OpenedModel, openConfig, openModel } from '../../model/open.js'
 import { describePlan, type MemoryPlan } from '../../model/plan.js'
 import { disassemble } from '../../program/disassemble.js'
 import { planProgram } from '../../program/plan.js'
@@ -15,29 +14,11 @@ import { bytes, count, json, line, table } from '../output.js'
 
 const shown = (value: GgufValue): unknown => (typeof value === 'object' ? `[${value.length} ${value.type}]` : value)
 
-/** A folder may hold only a config.json: then there is a plan, but no weights. */
+/** A config.json, or a folder that holds no weights beside it, gives a plan of the config alone. */
 const openEither = async (path: string): Promise<{ opened?: OpenedModel; config: LlamaConfig }> => {
-  const folder = await stat(path).catch(() => undefined)
-  if (folder?.isDirectory()) {
-    const weights = await Promise.all(
-      ['model.safetensors', 'model.safetensors.index.json'].map((name) =>
-        stat(join(path, name)).catch(() => undefined),
-      ),
-    )
-    if (weights.every((file) => file === undefined)) {
-      const { config } = await readHuggingFace(path)
-      const { modelType } = architectureOf(config)
-      if (modelType !== 'llama') {
-        throw new DroverError('E_UNSUPPORTED', 'this architecture is not supported', {
-          file: config.file,
-          field: 'model_type',
-          found: modelType,
-          expected: 'llama',
-        })
-      }
-      return { config: llamaFromHuggingFace(huggingFaceConfig(config)) }
-    }
-  }
+  const names = await readdir(path).catch(() => undefined)
+  const alone = names === undefined ? extname(path) === '.json' : !names.some((name) => /\.safetensors\b/.test(name))
+  if (alone) return { config: await openConfig(path) }
   const opened = await openModel(path)
   return { opened, config: opened.config }
 }
@@ -59,7 +40,7 @@ export const inspect: Command = {
   name: 'inspect',
   usage: 'MODEL',
   summary:
-    'What a model file or folder holds, and what it takes in memory. A folder with only a config.json gives the plan.',
+    'What a model file or folder holds, and what it takes in memory. A config.json alone, or its folder, gives the plan.',
   options: {
     context: { type: 'string', value: 'N', help: 'plan for this many positions; default: the model’s own' },
     sequences: { type: 'string', value: 'N', help: 'plan for this many sequences; default 1' },
@@ -78,7 +59,7 @@ export const inspect: Command = {
     const { opened, config } = await openEither(path)
     const type = args.text('type') ?? opened?.weightTypes[0] ?? 'bf16'
     const kvType = args.text('kv') ?? 'f16'
-    if (!(type in dtypes))
+    if (!Object.hasOwn(dtypes, type))
       throw new DroverError('E_ARGUMENT', 'no such number format', { field: '--type', found: type })
     if (kvType !== 'f32' && kvType !== 'f16' && kvType !== 'q8_0')
       throw new DroverError('E_ARGUMENT', 'no such cache', { field: '--kv', found: kvType })
@@ -90,7 +71,8 @@ export const inspect: Command = {
       maxRows: 512,
     })
     const { ropeFrequencies, file: _, ...shape } = config
-    const tensors = opened === undefined ? [] : [...(opened.gguf?.tensors.values() ?? [])]
+    const tensors = opened?.tensors ?? []
+    const listing = (): string => disassemble(program, cpuDevice.layout, planProgram(program, cpuDevice.layout))
     if (args.flag('json')) {
       json({
         path,
@@ -103,6 +85,7 @@ export const inspect: Command = {
           : { metadata: Object.fromEntries([...opened.gguf.metadata].map(([key, value]) => [key, shown(value)])) }),
         ...(args.flag('tensors') ? { tensors } : {}),
         plan,
+        ...(args.flag('program') ? { program: listing().trimEnd().split('\n') } : {}),
       })
       return
     }
@@ -126,7 +109,7 @@ export const inspect: Command = {
           ),
         )
       }
-      if (args.flag('tensors')) {
+      if (args.flag('tensors') && tensors.length > 0) {
         line()
         line(
           table(
@@ -144,7 +127,7 @@ export const inspect: Command = {
     line(planLines(plan))
     if (args.flag('program')) {
       line()
-      line(disassemble(program, cpuDevice.layout, planProgram(program, cpuDevice.layout)))
+      line(listing())
     }
   },
 }
