@@ -17,7 +17,7 @@ interface Outcome {
   output: string
 }
 
-const fileTimeoutSeconds = 900
+const fileTimeoutSeconds = 1500
 // Files that measure time or memory run alone, after the others.
 const measuring = /\/(leak|latency|speed)[^/]*\.test\.ts$/
 

@@ -1,0 +1,70 @@
+/** Linear layers [rows, 4096] x [4096, 4096]: quantisation of the activations inside the time, weights from memory. */
+import { cpu, cpuDevice } from '../lib/device/cpu.js'
+import { plainStep } from '../lib/kernels/eager.js'
+import { ProgramBuilder, type WeightSource } from '../lib/program/builder.js'
+import { type DTypeName, rowBytes } from '../lib/tensor.js'
+import { type Case, suite, threads } from './harness.js'
+
+const size = 4096
+const types: DTypeName[] = ['f32', 'f16', 'bf16', 'q8_0', 'q4_0', 'iq4_nl', 'q4_k', 'q5_k', 'q6_k']
+const rowCounts = [1, 8, 32, 512]
+/** Enough copies of a weight that none is still in the last cache when its turn comes again. */
+const enough = Math.min(2 ** 30, Math.max(2 ** 28, 2 * cpu().l3Bytes))
+
+/** Bytes whose scales are small finite numbers in every format: both bytes of any half are 0x20 to 0x2f. */
+const weightBytes = (length: number): Uint8Array => {
+  const bytes = new Uint8Array(length)
+  let state = 1
+  for (let i = 0; i < length; i++) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+    bytes[i] = 0x20 | (state >>> 28)
+  }
+  return bytes
+}
+
+const main = async (): Promise<void> => {
+  for (const type of types) {
+    const bytes = rowBytes(type, size) * size
+    const copies = Math.ceil(enough / bytes)
+    const builder = new ProgramBuilder(cpuDevice.layout, {
+      maxRows: Math.max(...rowCounts),
+      maxOutputs: Math.max(...rowCounts),
+      maxSequences: 1,
+      maxPages: 0,
+      vocabulary: 0,
+      activations: 'auto',
+    })
+    const x = builder.input('x', 'rows', size)
+    for (let i = 0; i < copies; i++) {
+      // Each copy begins one row later: other bytes, so a weight of its own.
+      const offset = i * rowBytes(type, size)
+      const weight: WeightSource = { name: `weight${i}`, dtype: type, rows: size, cols: size, region: 0, offset }
+      builder.linear(`gemm${i}`, x, weight)
+    }
+    const program = builder.finish()
+    const data = weightBytes(bytes + copies * rowBytes(type, size))
+    const loaded = cpuDevice.loadSync(program, [{ data }], threads === 0 ? {} : { threads })
+    const input = Float32Array.from({ length: Math.max(...rowCounts) * size }, (_, i) => Math.sin(i * 0.37))
+    loaded.write(program.outputs.get('x') as number, 0, input)
+    const first = program.ops.findIndex(({ op }) => op === 'gemm')
+    let turn = 0
+    await suite(
+      `gemm ${type}`,
+      rowCounts.map(
+        (rows): Case => ({
+          name: `${rows} rows`,
+          flops: 2 * rows * size * size,
+          bytes,
+          run: () => {
+            const op = first + (turn++ % copies)
+            if (first > 0) loaded.runSync({ ...plainStep(rows), firstOp: 0, endOp: first })
+            loaded.runSync({ ...plainStep(rows), firstOp: op, endOp: op + 1 })
+          },
+        }),
+      ),
+    )
+    await loaded.close()
+  }
+}
+
+void main()
