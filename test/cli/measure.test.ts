@@ -1,0 +1,129 @@
+/** `drover perplexity`, `bench`, `doctor` and `demo`. */
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { loadLanguageModel } from '../../lib/index.js'
+import { cpu } from '../../lib/kernels.js'
+import { fixture } from '../support.js'
+import { drover, jsonLines, output, outputJson, refused, storiesPath, withFolder } from './run.js'
+
+const story = fixture('tinystories/first.txt')
+
+interface Loss {
+  perplexity: number
+  meanLoss: number
+  tokens: number
+}
+
+test('perplexity of stories260K on a story of TinyStories', async () => {
+  const { perplexity, meanLoss, tokens } = await outputJson<Loss>(['perplexity', storiesPath, '--file', story])
+  assert.ok(Math.abs(meanLoss - 1.316) < 0.0005, `${meanLoss} nats per token`)
+  assert.ok(Math.abs(Math.log(perplexity) - meanLoss) < 1e-9)
+  assert.is(tokens, 373) // every token of the text, the first behind BOS
+  const plain = await drover(['perplexity', storiesPath, '-f', story])
+  assert.match(plain.out, /^1\.316\d nats per token, perplexity 3\.72\d\d, 373 tokens\n$/)
+  assert.match(plain.err, /^loading 25 %$/m)
+  const windows = await outputJson<Loss>(['perplexity', storiesPath, '-f', story, '--window', '64', '--stride', '32'])
+  assert.is(windows.tokens, 373)
+  assert.ok(windows.meanLoss > meanLoss && windows.meanLoss < meanLoss + 0.3, 'less context, a higher loss')
+  await withFolder(async (folder) => {
+    const empty = join(folder, 'empty.txt')
+    writeFileSync(empty, '')
+    await refused(['perplexity', storiesPath, '-f', empty], /^drover: E_RANGE: perplexity needs at least two tokens/)
+  })
+})
+
+interface Bench {
+  model: string
+  isa: string
+  threads: number
+  promptTokens: number
+  generatedTokens: number
+  loadMs: number
+  promptPerSecond: number
+  generationPerSecond: number
+  firstTokenMs: number
+}
+
+test('bench measures a model, by default that of the demo', async () => {
+  const short = ['--prompt', '100', '--generate', '8', '--rounds', '2']
+  const report = await outputJson<Bench>(['bench', storiesPath, ...short, '--threads', '1'])
+  assert.is(report.promptTokens, 100)
+  assert.is(report.generatedTokens, 8)
+  assert.is(report.threads, 1)
+  assert.is(report.isa, cpu().isa)
+  for (const value of [report.loadMs, report.promptPerSecond, report.generationPerSecond, report.firstTokenMs])
+    assert.ok(value > 0 && Number.isFinite(value))
+  // The prompt's speed and the time to the first token are two views of one thing.
+  const promptMs = (100 / report.promptPerSecond) * 1000
+  assert.ok(report.firstTokenMs > promptMs * 0.4, `${report.firstTokenMs} ms, prompt ${promptMs} ms`)
+  const text = await output(['bench', ...short])
+  assert.match(text, /^prompt +[\d.]+ tokens\/s \(100 tokens\)$/m)
+  assert.match(text, /^generation +[\d.]+ tokens\/s \(8 tokens\)$/m)
+  assert.match(text, /^first token +[\d.]+ ms$/m)
+  await refused(['bench', storiesPath, '--prompt', '4000'], /--prompt is not a whole number from 1 to/)
+})
+
+interface Doctor {
+  drover: string
+  node: string
+  cpu: { isa: string; isaBest: string; threads: number; threadsReason: string; features: string }
+  memory: { total: number; available: number }
+  hugePages: string
+  problems: string[]
+}
+
+test('doctor tells what was chosen and why, and fails when something is wrong', async () => {
+  const env = { DROVER_ISA: cpu().isaBest }
+  const well = await drover(['doctor', '--json'], { env })
+  const report = JSON.parse(well.out) as Doctor
+  assert.is(well.code === 0, report.problems.length === 0)
+  assert.is(report.cpu.isa, cpu().isaBest)
+  assert.ok(report.cpu.threads >= 1 && report.cpu.threadsReason.length > 0)
+  assert.ok(report.memory.available > 0 && report.memory.available <= report.memory.total)
+  const text = (await drover(['doctor'], { env })).out
+  assert.ok(text.includes(`${report.cpu.threads}: ${report.cpu.threadsReason}`), text)
+  assert.match(text, new RegExp(`^instruction set +${report.cpu.isa}$`, 'm'))
+
+  const slow = await drover(['doctor'], { env: { DROVER_ISA: 'scalar' } })
+  assert.is(slow.code, 1)
+  assert.match(slow.out, /^problem: only the scalar kernels run here/m)
+  assert.match(slow.err, /^drover: E_UNSUPPORTED: \d problems? found\n$/)
+  await refused(['doctor'], /^drover: E_ISA: /, { env: { DROVER_ISA: 'sse9' } })
+  const [error] = jsonLines((await drover(['doctor', '--json'], { env: { DROVER_ISA: 'sse9' } })).err)
+  assert.is((error as { error: { code: string } }).error.code, 'E_ISA')
+})
+
+interface Demo {
+  prompt: string
+  text: string
+  isa: string
+  threads: number
+  threadsReason: string
+  promptPerSecond: number
+  generationPerSecond: number
+  firstTokenMs: number
+}
+
+test('demo writes a story, with speeds and what was chosen for this machine', async () => {
+  const report = await outputJson<Demo>(['demo', '-t', '0', '-n', '60'])
+  const model = await loadLanguageModel(storiesPath)
+  const expected = await model.generate('Once upon a time', { temperature: 0, maxTokens: 60 }).result()
+  const { isa, threads, threadsReason } = model.info
+  await model.close()
+  assert.is(report.text, expected.text)
+  assert.equal([report.isa, report.threads, report.threadsReason], [isa, threads, threadsReason])
+  for (const value of [report.promptPerSecond, report.generationPerSecond, report.firstTokenMs])
+    assert.ok(value > 0 && Number.isFinite(value))
+  const text = await output(['demo'])
+  assert.match(text, /^Once upon a time/)
+  assert.match(text, /^prompt +\d+ tokens\/s \(5 tokens\)$/m)
+  assert.match(text, /^generation +\d+ tokens\/s \(\d+ tokens\)$/m)
+  assert.match(text, /^first token +after [\d.]+ ms$/m)
+  assert.match(text, new RegExp(`^instruction set +${isa}$`, 'm'))
+  assert.ok(text.includes(`${threads}: ${threadsReason}`))
+  assert.match(await output(['demo', '-n', '1', '-p', 'A cat']), /^A cat.*^generation +- tokens\/s \(1 tokens\)$/ms)
+})
+
+test.run()
