@@ -157,15 +157,51 @@ void clear(DType dtype, Column& column) {
   if (dtype == DType::q8_0) std::memset(column.codes, 0x80, sizeof column.codes);
 }
 
+// 16 bytes, and the interleaving of one half of two of them by units of 2 or 4 bytes.
+typedef uint16_t Lanes __attribute__((vector_size(16)));
+template <uint32_t kUnit, bool kHigh>
+Lanes interleave(Lanes a, Lanes b) {
+  if constexpr (kUnit == 2 && !kHigh) return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+  if constexpr (kUnit == 2 && kHigh) return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+  if constexpr (kUnit == 4 && !kHigh) return __builtin_shufflevector(a, b, 0, 1, 8, 9, 2, 3, 10, 11);
+  return __builtin_shufflevector(a, b, 4, 5, 12, 13, 6, 7, 14, 15);
+}
+
+// Transposes a square of 16 / sizeof(Element) rows and columns: interleaving row i with row i + half rotates the bits
+// of (row, column) by one, and after as many rounds as either has bits the two have changed places.
+template <typename Element>
+void transpose(Lanes* rows) {
+  constexpr uint32_t kSide = 16 / sizeof(Element);
+  for (uint32_t round = 1; round < kSide; round *= 2) {
+    Lanes next[kSide];
+    for (uint32_t i = 0; i < kSide / 2; i++) {
+      next[2 * i] = interleave<sizeof(Element), false>(rows[i], rows[i + kSide / 2]);
+      next[2 * i + 1] = interleave<sizeof(Element), true>(rows[i], rows[i + kSide / 2]);
+    }
+    std::memcpy(rows, next, sizeof next);
+  }
+}
+
 template <typename Element>
 void pack_float(const uint8_t* source, uint32_t columns, uint64_t stride, uint32_t depth, uint8_t* out) {
-  Element* to = reinterpret_cast<Element*>(out);
-  for (uint32_t k = 0; k < depth; k += 32) {
-    const uint32_t count = depth - k < 32 ? depth - k : 32;
+  constexpr uint32_t kSide = 16 / sizeof(Element);
+  uint32_t k = 0;
+  for (; k + kSide <= depth; k += kSide) {
+    for (uint32_t first = 0; first < kCols; first += kSide) {
+      Lanes rows[kSide] = {};
+      for (uint32_t c = 0; c < kSide && first + c < columns; c++) {
+        std::memcpy(&rows[c], source + (first + c) * stride + k * sizeof(Element), 16);
+      }
+      transpose<Element>(rows);
+      for (uint32_t i = 0; i < kSide; i++)
+        std::memcpy(out + ((k + i) * uint64_t{kCols} + first) * sizeof(Element), &rows[i], 16);
+    }
+  }
+  for (; k < depth; k++) {
     for (uint32_t c = 0; c < kCols; c++) {
-      Element part[32] = {};
-      if (c < columns) std::memcpy(part, source + c * stride + k * sizeof(Element), count * sizeof(Element));
-      for (uint32_t i = 0; i < count; i++) to[(k + i) * kCols + c] = part[i];
+      Element value = 0;
+      if (c < columns) std::memcpy(&value, source + c * stride + k * sizeof(Element), sizeof value);
+      std::memcpy(out + (uint64_t{k} * kCols + c) * sizeof(Element), &value, sizeof value);
     }
   }
 }
@@ -239,7 +275,8 @@ void decode_prepared_row(DType dtype, const uint8_t* prepared, uint32_t, uint32_
     } else if (dtype == DType::q6_k) {
       const int32_t high = block[kQ6kHigh + i / 16 * kLine + byte] >> (i / 4 % 4 * 2) & 3;
       const int8_t scale = static_cast<int8_t>(block[kQ6kScales + i / 16 * 16 + c]);
-      out[k] = half_to_float(halves[c]) * static_cast<float>(scale) * static_cast<float>((nibble(kQ6kLines) | high << 4) - 32);
+      out[k] = half_to_float(halves[c]) * static_cast<float>(scale) *
+               static_cast<float>((nibble(kQ6kLines) | high << 4) - 32);
     } else {
       int32_t code = nibble(kQ4kLines);
       if (dtype == DType::q5_k) code |= (block[kQ5kHigh + i / 32 * kLine + byte] >> (i / 4 % 8) & 1) << 4;
