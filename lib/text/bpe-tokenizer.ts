@@ -1,4 +1,5 @@
 /** Byte-level BPE: added tokens, pieces, merges. Llama 3, GPT-2, RoBERTa. */
+import { checkString } from '../check.js'
 import { type MergeTable, mergeTokens } from './bpe.js'
 import type { Scanner } from './pretokenize.js'
 import type { EncodeOptions, Tokenizer } from './tokenizer.js'
@@ -23,6 +24,18 @@ export interface BpeParts {
 /** Pieces repeat: the tokens of the most recent ones are kept. */
 const cachedPieces = 1 << 16
 const longestCached = 64
+
+/** A longer slice of a string keeps the whole string alive: copied, it does not. */
+const detached = (slice: string): string =>
+  slice.length < 13 ? slice : Buffer.from(slice, 'utf16le').toString('utf16le')
+
+/** The UTF-8 of a text as a binary string; text in ASCII is that already. */
+const toBinary = (text: string): string => {
+  for (let i = 0; i < text.length; i++) {
+    if (text.charCodeAt(i) > 127) return Buffer.from(text).toString('latin1')
+  }
+  return text
+}
 
 export class BpeTokenizer implements Tokenizer {
   readonly vocabularySize: number
@@ -52,15 +65,15 @@ export class BpeTokenizer implements Tokenizer {
   encode(text: string, { bos = false, parseSpecial = false }: EncodeOptions = {}): Int32Array {
     const out: number[] = bos && this.bos !== undefined ? [this.bos] : []
     const { added, prefixSpace, normalize } = this.#parts
-    for (const span of added.split(text.toWellFormed(), parseSpecial)) {
+    for (const span of added.split(checkString('text', text).toWellFormed(), parseSpecial)) {
       if ('token' in span) {
         out.push(span.token)
         continue
       }
       const normal = normalize === undefined ? span.text : span.text.normalize(normalize)
-      this.#encodeSpan(prefixSpace && !/^\s/.test(normal) ? ` ${normal}` : normal, out)
+      this.#encodeSpan(prefixSpace && !normal.startsWith(' ') ? ` ${normal}` : normal, out)
     }
-    return Int32Array.from(out)
+    return new Int32Array(out)
   }
 
   decode(tokens: ArrayLike<number>, { special = false }: { special?: boolean } = {}): string {
@@ -86,7 +99,7 @@ export class BpeTokenizer implements Tokenizer {
         tokens = this.#encodePiece(piece)
         if (piece.length <= longestCached) {
           if (this.#cache.size >= cachedPieces) this.#cache.clear()
-          this.#cache.set(piece, tokens)
+          this.#cache.set(detached(piece), tokens)
         }
       }
       for (const token of tokens) out.push(token)
@@ -95,14 +108,14 @@ export class BpeTokenizer implements Tokenizer {
 
   #encodePiece(piece: string): readonly number[] {
     const { merges, wholePieces } = this.#parts
-    const bytes = Buffer.from(piece)
+    const binary = toBinary(piece)
     if (wholePieces) {
-      const whole = merges.token(bytes.toString('latin1'))
+      const whole = merges.token(binary)
       if (whole !== undefined) return [whole]
     }
     const tokens: number[] = []
-    for (const byte of bytes) {
-      const token = this.#byteTokens[byte]
+    for (let i = 0; i < binary.length; i++) {
+      const token = this.#byteTokens[binary.charCodeAt(i)]
       if (token !== undefined) tokens.push(token)
     }
     return mergeTokens(tokens, merges)

@@ -1,4 +1,5 @@
 /** Byte-pair encoding over the bytes of one piece. Tokens are written as binary strings, one char code per byte. */
+import { PairCache, PairTable } from './pairs.js'
 
 /** Which pairs merge, in which order. */
 export interface MergeTable {
@@ -10,23 +11,12 @@ export interface MergeTable {
   merged(left: number, right: number): number
 }
 
-/** Pairs as one number; vocabularies have fewer than 2^26 tokens. */
-const pairKey = (left: number, right: number): number => left * 0x4000000 + right
-
 /** Merges as tiktoken defines them: two tokens merge when their bytes together are a token; its rank is the order. */
 export const rankMerges = (tokens: readonly string[], ids: ReadonlyMap<string, number>): MergeTable => {
-  const known = new Map<number, number>()
-  const merged = (left: number, right: number): number => {
-    const key = pairKey(left, right)
-    let id = known.get(key)
-    if (id === undefined) {
-      id = ids.get((tokens[left] as string) + (tokens[right] as string)) ?? -1
-      // Pairs of untrusted text are without end: what does not merge is remembered for a while only.
-      if (known.size > 1 << 20) known.clear()
-      known.set(key, id)
-    }
-    return id
-  }
+  const known = new PairCache()
+  const find = (left: number, right: number): number =>
+    ids.get((tokens[left] as string) + (tokens[right] as string)) ?? -1
+  const merged = (left: number, right: number): number => known.get(left, right, find)
   return { token: (binary) => ids.get(binary), rank: merged, merged }
 }
 
@@ -35,14 +25,13 @@ export const listMerges = (
   ids: ReadonlyMap<string, number>,
   pairs: readonly (readonly [number, number, number])[],
 ): MergeTable => {
-  const ranks = new Map<number, number>()
+  const ranks = new PairTable(pairs.length)
   const results = new Int32Array(pairs.length)
   pairs.forEach(([left, right, merged], i) => {
-    const key = pairKey(left, right)
-    if (!ranks.has(key)) ranks.set(key, i)
+    ranks.add(left, right, i)
     results[i] = merged
   })
-  const rank = (left: number, right: number): number => ranks.get(pairKey(left, right)) ?? -1
+  const rank = (left: number, right: number): number => ranks.get(left, right)
   return { token: (binary) => ids.get(binary), rank, merged: (left, right) => results[rank(left, right)] as number }
 }
 
@@ -54,25 +43,31 @@ export const mergeTokens = (tokens: number[], table: MergeTable): number[] =>
   tokens.length > longPiece ? mergeLong(tokens, table) : mergeShort(tokens, table)
 
 const mergeShort = (tokens: number[], table: MergeTable): number[] => {
+  let count = tokens.length
   const ranks: number[] = []
-  for (let i = 0; i + 1 < tokens.length; i++) ranks.push(table.rank(tokens[i] as number, tokens[i + 1] as number))
+  for (let i = 0; i + 1 < count; i++) ranks.push(table.rank(tokens[i] as number, tokens[i + 1] as number))
   for (;;) {
     let best = -1
-    let lowest = Number.POSITIVE_INFINITY
-    for (let i = 0; i < ranks.length; i++) {
+    let lowest = -1
+    for (let i = 0; i + 1 < count; i++) {
       const rank = ranks[i] as number
-      if (rank >= 0 && rank < lowest) {
+      if (rank >= 0 && (best === -1 || rank < lowest)) {
         lowest = rank
         best = i
       }
     }
-    if (best === -1) return tokens
+    if (best === -1) break
     tokens[best] = table.merged(tokens[best] as number, tokens[best + 1] as number)
-    tokens.splice(best + 1, 1)
-    ranks.splice(best, 1)
+    count--
+    for (let i = best + 1; i < count; i++) {
+      tokens[i] = tokens[i + 1] as number
+      ranks[i - 1] = ranks[i] as number
+    }
     if (best > 0) ranks[best - 1] = table.rank(tokens[best - 1] as number, tokens[best] as number)
-    if (best < ranks.length) ranks[best] = table.rank(tokens[best] as number, tokens[best + 1] as number)
+    if (best + 1 < count) ranks[best] = table.rank(tokens[best] as number, tokens[best + 1] as number)
   }
+  tokens.length = count
+  return tokens
 }
 
 const mergeLong = (tokens: number[], table: MergeTable): number[] => {

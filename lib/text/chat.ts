@@ -1,5 +1,6 @@
 /** Conversations as prompts: chat templates, rendered so that no message can forge a role or a special token. */
 import { Template } from '@huggingface/jinja'
+import { checkString } from '../check.js'
 import { DroverError } from '../errors.js'
 import type { Tokenizer } from './tokenizer.js'
 
@@ -99,6 +100,10 @@ export const encodeChat = (
   { addGenerationPrompt = true, dateString }: ChatOptions = {},
 ): Int32Array => {
   const checked = checkMessages(messages)
+  // The date becomes part of the template's own text, where special tokens are parsed.
+  if (dateString !== undefined && !/^[^<>|[\]{}]{0,64}$/.test(checkString('dateString', dateString))) {
+    throw new DroverError('E_ARGUMENT', 'expected a date', { field: 'dateString', found: dateString })
+  }
   const contextOf = (list: ChatMessage[]): Record<string, unknown> => ({
     messages: list,
     add_generation_prompt: addGenerationPrompt,
@@ -109,22 +114,28 @@ export const encodeChat = (
   const masked = checked.map(({ role }, i) => ({ role, content: `${padding}${open}${i}${close}${padding}` }))
   let rest = renderChat(template, contextOf(masked))
   let whole = ''
-  const tokens: number[] = []
+  const spans: Int32Array[] = []
   for (let match = standIn.exec(rest); match !== null; match = standIn.exec(rest)) {
     const own = rest.slice(0, match.index)
     let content = checked[Number(match[2])]?.content ?? ''
     if (match[1] === '') content = content.trimStart()
     if (match[3] === '') content = content.trimEnd()
-    tokens.push(...tokenizer.encode(own, { parseSpecial: true }), ...tokenizer.encode(content))
+    spans.push(tokenizer.encode(own, { parseSpecial: true }), tokenizer.encode(content))
     whole += own + content
     rest = rest.slice(match.index + match[0].length)
   }
-  tokens.push(...tokenizer.encode(rest, { parseSpecial: true }))
+  spans.push(tokenizer.encode(rest, { parseSpecial: true }))
   if (whole + rest !== renderChat(template, contextOf(checked))) {
     throw new DroverError('E_UNSUPPORTED', 'the chat template changes what messages say', {
       field: 'chat_template',
       hint: 'render the conversation yourself and use generate with tokens',
     })
   }
-  return Int32Array.from(tokens)
+  const tokens = new Int32Array(spans.reduce((length, span) => length + span.length, 0))
+  let at = 0
+  for (const span of spans) {
+    tokens.set(span, at)
+    at += span.length
+  }
+  return tokens
 }

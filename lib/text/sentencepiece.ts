@@ -2,6 +2,7 @@
  * SentencePiece BPE with byte fallback (Llama 2): text becomes characters, spaces become U+2581, and neighbours merge
  * while their union is a piece, best score (or earliest merge) first, leftmost among equals.
  */
+import { checkString } from '../check.js'
 import { MergeHeap } from './bpe.js'
 import type { EncodeOptions, Tokenizer } from './tokenizer.js'
 import { type AddedTokens, decodeUtf8, TokenTable } from './vocabulary.js'
@@ -70,7 +71,7 @@ export class SentencePieceTokenizer implements Tokenizer {
   encode(text: string, { bos = false, parseSpecial = false }: EncodeOptions = {}): Int32Array {
     const out: number[] = bos && this.bos !== undefined ? [this.bos] : []
     const { added, spacePrefix, collapseSpaces } = this.#parts
-    added.split(text.toWellFormed(), parseSpecial).forEach((span, i) => {
+    added.split(checkString('text', text).toWellFormed(), parseSpecial).forEach((span, i) => {
       if ('token' in span) {
         out.push(span.token)
         return

@@ -1,5 +1,6 @@
 /** What all tokenizers share: special tokens in text, and the way from tokens back to bytes and text. */
 import { DroverError } from '../errors.js'
+import { classOf, isSpace } from './unicode.js'
 
 /** A token whose text is matched as a whole before anything else looks at it. */
 export interface AddedToken {
@@ -15,6 +16,23 @@ export interface AddedToken {
 export type Span = { text: string } | { token: number }
 
 const escaped = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&')
+
+// White_Space lies in the basic plane. String.trim means other characters: U+FEFF too, U+0085 not.
+const spaceAt = (text: string, at: number): boolean => (classOf(text.charCodeAt(at)) & isSpace) !== 0
+
+/** Where the space at the end of a text starts. */
+const spaceStart = (text: string): number => {
+  let at = text.length
+  while (at > 0 && spaceAt(text, at - 1)) at--
+  return at
+}
+
+/** Where the space from `at` on ends. */
+const spaceEnd = (text: string, at: number): number => {
+  let end = at
+  while (end < text.length && spaceAt(text, end)) end++
+  return end
+}
 
 /** Finds added tokens in text, the longest first where several fit. */
 export class AddedTokens {
@@ -52,11 +70,11 @@ export class AddedTokens {
       const token = this.#byText.get(match[0]) as AddedToken
       if (match.index < from) continue // inside what the last token took with it
       const before = text.slice(from, match.index)
-      const kept = token.stripLeft ? before.trimEnd() : before
+      const kept = token.stripLeft ? before.slice(0, spaceStart(before)) : before
       if (kept !== '') spans.push({ text: kept })
       spans.push({ token: token.id })
       from = match.index + match[0].length
-      if (token.stripRight) from = text.length - text.slice(from).trimStart().length
+      if (token.stripRight) from = spaceEnd(text, from)
     }
     if (from < text.length) spans.push({ text: text.slice(from) })
     return spans
@@ -87,6 +105,9 @@ export class TokenTable {
   }
 
   concat(tokens: ArrayLike<number>, special: boolean): Uint8Array {
+    if (typeof tokens !== 'object' || tokens === null || !Number.isInteger(tokens.length)) {
+      throw new DroverError('E_ARGUMENT', 'expected token numbers', { field: 'tokens', found: tokens })
+    }
     const parts: Uint8Array[] = []
     for (let i = 0; i < tokens.length; i++) parts.push(this.bytes(tokens[i] as number, special))
     return Buffer.concat(parts)
