@@ -19,6 +19,7 @@ export const errorCodes = {
   E_UNSUPPORTED: 'the input is valid but asks for something drover does not do (yet)',
 } as const
 
+/** One of the codes of {@link errorCodes}. */
 export type ErrorCode = keyof typeof errorCodes
 
 /** Where something was wrong, what was found and what would have been right. All parts are optional and machine-readable. */
@@ -47,6 +48,7 @@ const show = (value: unknown): string => {
   }
 }
 
+/** What drover throws and rejects with: a stable `code`, and the parts of its message one by one. */
 export class DroverError extends Error {
   override readonly name = 'DroverError'
   readonly code: ErrorCode

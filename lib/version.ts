@@ -1,3 +1,4 @@
+/** Which drover this is. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 

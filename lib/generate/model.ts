@@ -17,6 +17,7 @@ import { type GeneratedToken, type Generation, GenerationStream } from './genera
 import { type GenerateOptions, mostTopLogprobs, planGeneration, type SamplingDefaults } from './options.js'
 import { Scheduler, type Sequence } from './scheduler.js'
 
+/** Options of {@link loadLanguageModel}. Unknown ones are refused. */
 export interface LanguageModelOptions {
   /** Positions per sequence; default: the model's own, cut to what memory holds. */
   contextLength?: number
@@ -36,6 +37,7 @@ export interface LanguageModelOptions {
   signal?: AbortSignal
 }
 
+/** What was loaded, and what was chosen for this machine. */
 export interface LanguageModelInfo {
   readonly architecture: string
   readonly parameters: number
@@ -230,6 +232,7 @@ interface Parts {
   ends: readonly number[]
 }
 
+/** A loaded model. Any number of calls may be in flight at once; `close()` ends them. */
 export class LanguageModel implements AsyncDisposable {
   readonly info: LanguageModelInfo
   readonly tokenizer: Tokenizer

@@ -3,6 +3,7 @@ import { checkBoolean, checkInteger, checkNumber, checkOptions, checkSignal, che
 import { DroverError } from '../errors.js'
 import { plainSampling, type SamplingParameters } from '../program/step.js'
 
+/** How tokens are drawn and when a generation ends. Defaults are the model's own, else temperature 1 and no cut. */
 export interface GenerateOptions {
   /** Most tokens to write; default: what the context holds. */
   maxTokens?: number

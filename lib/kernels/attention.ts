@@ -6,6 +6,7 @@ import type { Step } from '../program/step.js'
 import { type AsyncOptions, type Call, mostCols, mostRows, run, runAsync, takeSignal } from './eager.js'
 import { checkMatrix, checkRows } from './operands.js'
 
+/** Shape of the heads, and who sees whom. */
 export interface AttentionOptions {
   /** Query heads; a multiple of kvHeads. */
   heads: number

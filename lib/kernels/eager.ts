@@ -78,6 +78,7 @@ export interface Call<T> {
   work(operands: Operands): Generator<Step, T>
 }
 
+/** What every `…Async` function takes beside the options of its synchronous twin. */
 export interface AsyncOptions {
   /** Rejects with E_ABORTED within a few milliseconds of its firing. */
   signal?: AbortSignal

@@ -20,6 +20,7 @@ import {
 } from './eager.js'
 import { bytesOfFloats, type CheckedWeight, checkMatrix, checkRows, checkWeight, type Weight } from './operands.js'
 
+/** What a linear layer does to its product. */
 export interface LinearOptions {
   /** f32 [N], added to every row of the product. */
   bias?: Float32Array
@@ -32,6 +33,7 @@ export interface LinearOptions {
   activations?: 'auto' | 'f32'
 }
 
+/** What `gemm` does to its product. */
 export interface GemmOptions extends LinearOptions {
   /** f32 [M, N], added last. */
   residual?: Float32Array

@@ -5,6 +5,7 @@ import { DroverError } from '../errors.js'
 import { type DTypeName, dtypes, rowBytes } from '../tensor.js'
 import { mostCols, mostRows } from './eager.js'
 
+/** Rows and columns of a row-major matrix. */
 export type Shape = readonly [rows: number, cols: number]
 
 /** Number formats that weights may have: every format of a file that holds real numbers. */

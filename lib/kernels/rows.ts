@@ -33,6 +33,7 @@ const rowsCall = (
 const vectorSource = (name: string, cols: number) =>
   ({ name, dtype: 'f32', rows: 1, cols, region: 0, offset: 0 }) as const
 
+/** Options of {@link rmsNorm}. */
 export interface RmsNormOptions {
   /** Added to the mean square; default 1e-5. */
   eps?: number
@@ -152,6 +153,7 @@ export const logSumExp = (x: Float32Array, shape: Shape): Float32Array => run(so
 export const logSumExpAsync = (x: Float32Array, shape: Shape, options?: AsyncOptions): Promise<Float32Array> =>
   softmaxAsyncCall('logSumExp', x, shape, options)
 
+/** Shape of the heads, and how fast their elements turn. */
 export interface RopeOptions {
   heads: number
   /** Elements of a head; a row of x holds heads × headDim. */

@@ -37,6 +37,7 @@ export interface WeightSource {
 
 /** In order of native/kernels/kernels.h. */
 export const activationNames = ['none', 'silu', 'gelu', 'gelu_tanh', 'relu'] as const
+/** What a layer may apply to its output; 'none' for nothing. */
 export type Activation = (typeof activationNames)[number]
 
 export interface LinearOptions {

@@ -4,11 +4,13 @@ import { checkString } from '../check.js'
 import { DroverError } from '../errors.js'
 import type { Tokenizer } from './tokenizer.js'
 
+/** One message of a conversation; which roles exist is up to the model's chat template. */
 export interface ChatMessage {
   role: string
   content: string
 }
 
+/** What a chat template is told beside the messages. */
 export interface ChatOptions {
   /** End with the header of an assistant message. Default true. */
   addGenerationPrompt?: boolean

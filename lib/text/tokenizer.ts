@@ -1,5 +1,6 @@
 /** What every tokenizer gives, whatever file it came from. */
 
+/** What {@link Tokenizer.encode} adds to a text or reads in it. */
 export interface EncodeOptions {
   /** Put the tokens in front that the model expects at the start of a text. Default false. */
   bos?: boolean
@@ -7,6 +8,7 @@ export interface EncodeOptions {
   parseSpecial?: boolean
 }
 
+/** Text to tokens and back. */
 export interface Tokenizer {
   readonly vocabularySize: number
   encode(text: string, options?: EncodeOptions): Int32Array

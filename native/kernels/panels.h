@@ -55,7 +55,7 @@ inline constexpr uint64_t panel_bytes(DType dtype, uint32_t depth) {
 }
 
 // The code book of iq4_nl: constants of the GGUF format.
-inline constexpr int8_t kIq4NlCodes[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+constexpr int8_t kIq4NlCodes[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 }  // namespace drover
 

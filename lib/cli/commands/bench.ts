@@ -1,3 +1,4 @@
+/** `drover bench`: how fast a model runs here. */
 import type { Command } from '../command.js'
 import { loadFrom, modelOptions, speeds } from '../load.js'
 import { json, line, table } from '../output.js'

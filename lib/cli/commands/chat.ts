@@ -1,3 +1,4 @@
+/** `drover chat`: a conversation on the terminal, or over a pipe. */
 import { createInterface } from 'node:readline'
 import { DroverError } from '../../errors.js'
 import type { ChatMessage } from '../../text/chat.js'

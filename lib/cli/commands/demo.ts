@@ -1,3 +1,4 @@
+/** `drover demo`: the model in the package writes a story. */
 import { join } from 'node:path'
 import type { Command } from '../command.js'
 import { loadFrom, modelOptions, samplingFrom, samplingOptions, speeds } from '../load.js'

@@ -1,3 +1,4 @@
+/** `drover doctor`: what drover sees of the machine. */
 import { readFile } from 'node:fs/promises'
 import { totalmem } from 'node:os'
 import { cpu } from '../../device/cpu.js'

@@ -1,3 +1,4 @@
+/** `drover generate`: continues a prompt. */
 import { readFile } from 'node:fs/promises'
 import { DroverError } from '../../errors.js'
 import { type Command, usageError } from '../command.js'

@@ -1,3 +1,4 @@
+/** `drover inspect`: what is in a model file, and what a model takes in memory. */
 import { readdir } from 'node:fs/promises'
 import { extname } from 'node:path'
 import { cpuDevice } from '../../device/cpu.js'

@@ -1,3 +1,4 @@
+/** `drover perplexity`: how well a model predicts a text. */
 import { readFile } from 'node:fs/promises'
 import { DroverError } from '../../errors.js'
 import { type Command, usageError } from '../command.js'

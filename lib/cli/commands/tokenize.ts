@@ -1,3 +1,4 @@
+/** `drover tokenize`: text to tokens and back. */
 import { readFile } from 'node:fs/promises'
 import { DroverError } from '../../errors.js'
 import { loadTokenizer } from '../../text/load.js'
