@@ -50,6 +50,7 @@ export const tokenizerFromGguf = (file: GgufFile): Tokenizer => {
     })
   }
   const tokens = metadataStringArray(file, key('tokens'))
+  if (tokens.length === 0) throw refuse(file, 'tokens', 0, 'tokens')
   const types = file.metadata.has(key('token_type')) ? metadataNumberArray(file, key('token_type')) : undefined
   if (types !== undefined && types.length !== tokens.length)
     throw refuse(file, 'token_type', types.length, `${tokens.length} entries`)
@@ -107,7 +108,10 @@ export const tokenizerFromGguf = (file: GgufFile): Tokenizer => {
   })
   const binaryIds = new Map<string, number>()
   binary.forEach((bytes, id) => {
-    if (bytes !== undefined) binaryIds.set(bytes, id)
+    if (bytes === undefined) return
+    if (binaryIds.has(bytes))
+      throw refuse(file, 'tokens', tokens[id], `another text than that of ${binaryIds.get(bytes)}`)
+    binaryIds.set(bytes, id)
   })
   return new BpeTokenizer({
     tokens: binary,

@@ -32,7 +32,14 @@ const specialNames = async (folder: Folder): Promise<ReadonlyMap<number, string>
   try {
     const { bytes, path } = await readWhole(folder, 'tokenizer_config.json')
     const json = await parseJson(bytes, path, new Pace(undefined, 'reading a tokenizer'))
-    if (!(json instanceof Map)) return undefined
+    if (!(json instanceof Map)) {
+      throw new DroverError('E_FORMAT', 'a tokenizer configuration holds no object', {
+        file: path,
+        field: 'JSON',
+        found: Array.isArray(json) ? 'an array' : json,
+        expected: 'an object',
+      })
+    }
     const { addedTokens } = tokenizerSettings(new ConfigRecord(path, json))
     return addedTokens.size === 0 ? undefined : new Map([...addedTokens].map(([id, { content }]) => [id, content]))
   } catch (error) {

@@ -1,6 +1,6 @@
 /** SentencePiece's `tokenizer.model`: a protobuf message (sentencepiece_model.proto) of pieces and two settings blocks. */
 import { DroverError } from '../errors.js'
-import { type PieceKind, SentencePieceTokenizer } from './sentencepiece.js'
+import { byteOf, type PieceKind, SentencePieceTokenizer } from './sentencepiece.js'
 import type { Tokenizer } from './tokenizer.js'
 import { type AddedToken, AddedTokens } from './vocabulary.js'
 
@@ -17,8 +17,13 @@ const mostPieces = 1 << 22
 function* fields(bytes: Uint8Array, file: string): Generator<Field> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   let at = 0
-  const refuse = (expected: string): never => {
-    throw new DroverError('E_FORMAT', 'a SentencePiece model is damaged', { file, field: `byte ${at}`, expected })
+  const refuse = (expected: string, found: unknown = `${bytes.length - at} more bytes`): never => {
+    throw new DroverError('E_FORMAT', 'a SentencePiece model is damaged', {
+      file,
+      field: `byte ${at}`,
+      found,
+      expected,
+    })
   }
   const varint = (): number => {
     let value = 0
@@ -28,18 +33,18 @@ function* fields(bytes: Uint8Array, file: string): Generator<Field> {
       value += (byte & 127) * 2 ** shift
       if (byte < 128) return value
     }
-    return refuse('a number of at most ten bytes')
+    return refuse('a number of at most ten bytes', 'a longer one')
   }
   while (at < bytes.length) {
     const key = varint()
     const number = Math.floor(key / 8)
     const type = key % 8
-    if (number === 0) refuse('a field number')
+    if (number === 0) refuse('a field number', number)
     if (type === 0) {
       yield { number, value: varint(), bytes: undefined }
     } else if (type === 2) {
       const length = varint()
-      if (length > bytes.length - at) refuse(`at most ${bytes.length - at} bytes, found ${length}`)
+      if (length > bytes.length - at) refuse(`at most ${bytes.length - at} bytes`, length)
       yield { number, value: 0, bytes: bytes.subarray(at, at + length) }
       at += length
     } else if (type === 5 || type === 1) {
@@ -47,7 +52,7 @@ function* fields(bytes: Uint8Array, file: string): Generator<Field> {
       if (size > bytes.length - at) refuse(`${size} bytes`)
       yield { number, value: type === 5 ? view.getFloat32(at, true) : view.getFloat64(at, true), bytes: undefined }
       at += size
-    } else refuse('a known wire type')
+    } else refuse('wire type 0, 1, 2 or 5', type)
   }
 }
 
@@ -60,6 +65,7 @@ const kindByNumber: readonly (PieceKind | undefined)[] = [
   'unused',
   'byte',
 ]
+const partNames: readonly (string | undefined)[] = [undefined, 'pieces', 'trainer_spec', 'normalizer_spec']
 const modelTypes: readonly (string | undefined)[] = [undefined, 'unigram', 'bpe', 'word', 'char']
 
 /** True when bytes begin like a SentencePiece model: field 1, a message. A rank file begins with base64. */
@@ -76,22 +82,24 @@ export const scoredTokenizer = (options: {
   endTokens: readonly number[]
   file: string
 }): Tokenizer => {
-  const { pieces, scores, kinds } = options
+  const { pieces, scores, kinds, file } = options
   const ranks = new Map<string, number>()
+  const normal = new Set<string>()
   const added: AddedToken[] = []
   pieces.forEach((text, id) => {
     const kind = kinds[id]
+    const refusal = (found: unknown, expected: string): DroverError =>
+      new DroverError('E_FORMAT', 'a piece does not fit', { file, field: `piece ${id}`, found, expected })
     if (kind === 'normal' || kind === 'unused' || kind === 'user') {
       const score = scores[id] as number
-      if (!Number.isFinite(score)) {
-        throw new DroverError('E_FORMAT', 'a score is not a number', {
-          file: options.file,
-          field: `piece ${id}`,
-          found: score,
-        })
-      }
+      if (!Number.isFinite(score)) throw refusal(score, 'a finite score')
       if (!ranks.has(text)) ranks.set(text, -score)
     }
+    if (kind === 'normal') {
+      if (normal.has(text)) throw refusal(text, 'text that no other piece has')
+      normal.add(text)
+    }
+    if (kind === 'byte' && byteOf(text) === undefined) throw refusal(text, 'a byte, like <0x0A>')
     if (kind === 'control' || kind === 'user') added.push({ id, text, special: kind === 'control' })
   })
   const unknown = kinds.indexOf('unknown')
@@ -114,8 +122,18 @@ export const sentencePieceFromModel = (bytes: Uint8Array, file: string): Tokeniz
   const scores: number[] = []
   const kinds: PieceKind[] = []
   const settings = { type: 1, bos: 1, eos: 2, prefix: 1, collapse: 1, charsmap: 0 }
+  const parts = new Set<number>()
   for (const { number, bytes: body } of fields(bytes, file)) {
-    if (body === undefined) continue
+    parts.add(number)
+    if (body === undefined) {
+      if (number > 3) continue
+      throw new DroverError('E_FORMAT', 'a SentencePiece model is damaged', {
+        file,
+        field: partNames[number],
+        found: 'a number',
+        expected: 'a message',
+      })
+    }
     if (number === 1) {
       let text = ''
       let score = 0
@@ -125,12 +143,12 @@ export const sentencePieceFromModel = (bytes: Uint8Array, file: string): Tokeniz
         if (field.number === 2) score = field.value
         if (field.number === 3) kind = kindByNumber[field.value]
       }
-      if (kind === undefined || pieces.length >= mostPieces) {
+      if (kind === undefined || text === '' || pieces.length >= mostPieces) {
         throw new DroverError('E_FORMAT', 'a piece does not fit', {
           file,
           field: `piece ${pieces.length}`,
           found: text,
-          expected: 'a known type',
+          expected: kind === undefined ? 'a known type' : text === '' ? 'text' : `at most ${mostPieces} pieces`,
         })
       }
       pieces.push(text)
@@ -149,6 +167,16 @@ export const sentencePieceFromModel = (bytes: Uint8Array, file: string): Tokeniz
         if (field.number === 4) settings.collapse = field.value
       }
     }
+  }
+  // What ends before its settings has been cut off; their defaults would be those of another kind of model.
+  const missing = [1, 2, 3].find((part) => !parts.has(part))
+  if (missing !== undefined || !kinds.includes('unknown')) {
+    throw new DroverError('E_FORMAT', 'a SentencePiece model is not complete', {
+      file,
+      field: partNames[missing ?? 1],
+      found: missing === undefined ? 'no unknown piece' : 'missing',
+      expected: missing === undefined ? 'a piece for what is unknown' : 'pieces, trainer_spec and normalizer_spec',
+    })
   }
   const type = modelTypes[settings.type]
   if (type !== 'bpe' || settings.charsmap > 0) {

@@ -26,7 +26,8 @@ export interface SentencePieceParts {
   endTokens: readonly number[]
 }
 
-const byteOf = (piece: string): number | undefined => {
+/** The byte that a piece like `<0x0A>` stands for. */
+export const byteOf = (piece: string): number | undefined => {
   const match = /^<0x([0-9A-Fa-f]{2})>$/.exec(piece)
   return match === null ? undefined : Number.parseInt(match[1] as string, 16)
 }

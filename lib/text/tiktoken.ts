@@ -52,7 +52,9 @@ export const tiktokenTokenizer = (bytes: Uint8Array, file: string, names?: Reado
       if (text === '' || text === '\r') return
       const match = /^([A-Za-z0-9+/]+={0,2}) (\d{1,8})\r?$/.exec(text)
       if (match === null) throw refusal(line, text.slice(0, 80), 'base64 and a rank')
-      const token = Buffer.from(match[1] as string, 'base64').toString('latin1')
+      const bytes = Buffer.from(match[1] as string, 'base64')
+      if (bytes.toString('base64') !== match[1]) throw refusal(line, match[1], 'complete base64')
+      const token = bytes.toString('latin1')
       const rank = Number(match[2])
       if (rank !== tokens.length || rank >= mostRanks) throw refusal(line, rank, `rank ${tokens.length}`)
       if (ids.has(token)) throw refusal(line, match[1], 'bytes that no other rank has')
@@ -63,8 +65,9 @@ export const tiktokenTokenizer = (bytes: Uint8Array, file: string, names?: Reado
     if (!ids.has(String.fromCharCode(byte))) {
       throw new DroverError('E_FORMAT', 'a rank file lacks a byte', {
         file,
-        found: tokens.length,
-        expected: `a token for byte ${byte}`,
+        field: `byte ${byte}`,
+        found: `${tokens.length} ranks`,
+        expected: 'a token for every byte',
       })
     }
   }
@@ -72,10 +75,22 @@ export const tiktokenTokenizer = (bytes: Uint8Array, file: string, names?: Reado
     if (id < tokens.length || id >= tokens.length + mostRanks) {
       throw new DroverError('E_FORMAT', 'a special token has the number of a rank', {
         file,
+        field: names?.get(id),
         found: id,
         expected: `${tokens.length} or more`,
       })
     }
+  }
+  // Special tokens follow the ranks at once: a gap is what a file leaves that lost its last lines.
+  let first = Number.POSITIVE_INFINITY
+  for (const id of names?.keys() ?? [tokens.length]) first = Math.min(first, id)
+  if (first > tokens.length) {
+    throw new DroverError('E_FORMAT', 'a rank file has too few lines', {
+      file,
+      field: `line ${tokens.length + 1}`,
+      found: `${tokens.length} ranks`,
+      expected: `${first}, as the first special token has that number`,
+    })
   }
   const added = new AddedTokens(specialTokens(tokens.length, names))
   const special = (name: string): number[] => [added.special.get(name) ?? []].flat()

@@ -34,12 +34,20 @@ const partsOf = (record: ConfigRecord | undefined, listKey: string): ConfigRecor
 const addedTokens = (root: ConfigRecord): AddedToken[] => {
   const list = root.get('added_tokens') ?? []
   if (!Array.isArray(list)) throw root.refuse('added_tokens', 'an array')
+  const texts = new Set<string>()
+  const ids = new Set<number>()
   return list.map((entry, i) => {
     if (!(entry instanceof Map)) throw root.refuse('added_tokens', 'an array of objects')
     const token = new ConfigRecord(root.file, entry, `added_tokens[${i}].`)
+    const id = token.integer('id', { maximum: mostTokens - 1 })
+    const text = token.string('content')
+    if (ids.has(id)) throw token.refuse('id', 'a number that no other added token has')
+    if (texts.has(text)) throw token.refuse('content', 'text that no other added token has')
+    ids.add(id)
+    texts.add(text)
     return {
-      id: token.integer('id', { maximum: mostTokens }),
-      text: token.string('content'),
+      id,
+      text,
       special: token.boolean('special', false),
       stripLeft: token.boolean('lstrip', false),
       stripRight: token.boolean('rstrip', false),
@@ -57,9 +65,11 @@ const vocabularyOf = (model: ConfigRecord): { texts: string[]; ids: Map<string, 
     if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id >= mostTokens) {
       throw model.refuse('vocab', 'token numbers', `${text}: ${id}`)
     }
+    if (texts[id] !== undefined) throw model.refuse('vocab', 'a number for each token', `${text}: ${id}`)
     texts[id] = text
     ids.set(text, id)
   }
+  if (ids.size === 0) throw model.refuse('vocab', 'tokens')
   return { texts, ids }
 }
 
@@ -87,18 +97,22 @@ const mergesOf = (model: ConfigRecord, ids: ReadonlyMap<string, number>): [strin
 
 /** The token that the post-processor puts in front of a text. */
 const bosOf = (root: ConfigRecord, ids: ReadonlyMap<string, number>): number | undefined => {
+  const known = new Set(ids.values())
   for (const processor of partsOf(root.record('post_processor'), 'processors')) {
     const type = processor.string('type')
     if (type === 'RobertaProcessing' || type === 'BertProcessing') {
       const pair = processor.get('cls')
-      if (Array.isArray(pair) && typeof pair[1] === 'number') return pair[1]
+      if (Array.isArray(pair) && typeof pair[1] === 'number' && known.has(pair[1])) return pair[1]
+      throw processor.refuse('cls', 'a token and its number')
     }
     if (type !== 'TemplateProcessing') continue
     const single = processor.get('single')
     const first = Array.isArray(single) ? single[0] : undefined
     const special = first instanceof Map ? first.get('SpecialToken') : undefined
     const name = special instanceof Map ? special.get('id') : undefined
-    if (typeof name === 'string') return ids.get(name)
+    if (typeof name !== 'string') continue
+    if (ids.has(name)) return ids.get(name)
+    throw processor.refuse('single', 'a special token of the vocabulary', name)
   }
   return undefined
 }
@@ -118,7 +132,12 @@ interface Common {
 /** Reads a parsed tokenizer.json. Throws E_FORMAT with the entry at fault, or E_UNSUPPORTED by name. */
 export const tokenizerFromJson = (json: JsonValue, file: string): Tokenizer => {
   if (!(json instanceof Map))
-    throw new DroverError('E_FORMAT', 'a tokenizer file holds no object', { file, expected: 'an object' })
+    throw new DroverError('E_FORMAT', 'a tokenizer file holds no object', {
+      file,
+      field: 'JSON',
+      found: Array.isArray(json) ? 'an array' : json,
+      expected: 'an object',
+    })
   const root = new ConfigRecord(file, json)
   const model = root.record('model')
   if (model === undefined) throw root.refuse('model', 'an object')
@@ -201,7 +220,19 @@ const splitScanner = (part: ConfigRecord): Scanner => {
   }
 }
 
-const sentencePieceJson = ({ root, model, texts, ids, added, bos, endTokens }: Common): Tokenizer => {
+/**
+ * Spaces become U+2581 before anything matches, so a piece with a plain space is out of reach: a copy of Llama 2's
+ * tokenizer.json that is about has lost its no-break spaces to an editor. Where no piece holds one, they are put back.
+ */
+const restoreSpaces = ({ texts, added }: Common): ((text: string) => string) => {
+  const foreign = new Set(added.map(({ text }) => text))
+  const own = texts.filter((text) => text !== undefined && !foreign.has(text))
+  const lost = own.some((text) => text.includes(' ')) && !own.some((text) => text.includes('\u00a0'))
+  return lost ? (text) => (foreign.has(text) ? text : text.replaceAll(' ', '\u00a0')) : (text) => text
+}
+
+const sentencePieceJson = (common: Common): Tokenizer => {
+  const { root, model, ids, added, bos, endTokens } = common
   let spacePrefix: 'always' | 'first' | 'never' = 'never'
   for (const part of partsOf(root.record('normalizer'), 'normalizers')) {
     const type = part.string('type')
@@ -216,21 +247,23 @@ const sentencePieceJson = ({ root, model, texts, ids, added, bos, endTokens }: C
       throw part.refuse('prepend_scheme', 'always, first or never', scheme)
     spacePrefix = scheme
   }
+  const restored = restoreSpaces(common)
+  const texts = Array.from(common.texts, (text) => (text === undefined ? undefined : restored(text)))
   const ranks = new Map<string, number>()
   mergesOf(model, ids).forEach(([left, right], rank) => {
     if (!ids.has(left + right)) throw model.refuse('merges', 'tokens of the vocabulary', `${left} ${right}`)
-    const key = `${left} ${right}`
+    const key = `${restored(left)} ${restored(right)}`
     if (!ranks.has(key)) ranks.set(key, rank)
   })
   const special = new Set(added.filter((token) => token.special).map(({ id }) => id))
   const unknownText = model.string('unk_token', '')
   const unknown = unknownText === '' ? undefined : ids.get(unknownText)
-  const kinds: PieceKind[] = Array.from(texts, (text, id) => {
+  const kinds: PieceKind[] = texts.map((text, id) => {
     if (text === undefined || special.has(id)) return id === unknown ? 'unknown' : 'control'
     return /^<0x[0-9A-F]{2}>$/.test(text) ? 'byte' : 'normal'
   })
   return new SentencePieceTokenizer({
-    pieces: Array.from(texts, (text) => text ?? ''),
+    pieces: texts.map((text) => text ?? ''),
     kinds,
     mergeRank: (left, right) => ranks.get(`${left} ${right}`),
     added: new AddedTokens(added),
