@@ -4,7 +4,7 @@ import { basename, dirname, extname } from 'node:path'
 import { DroverError } from '../errors.js'
 import { ConfigRecord, tokenizerSettings } from '../format/config.js'
 import { diskFolder, type Folder, isMissing, Pace, withSource } from '../format/file.js'
-import { readGguf } from '../format/gguf.js'
+import { readGgufFrom } from '../format/gguf.js'
 import { parseJson } from '../format/json.js'
 import { tokenizerFromGguf } from './gguf-tokenizer.js'
 import { looksLikeSentencePiece, sentencePieceFromModel } from './sentencepiece-model.js'
@@ -48,7 +48,9 @@ const specialNames = async (folder: Folder): Promise<ReadonlyMap<number, string>
   }
 }
 
-const readNamed = async (folder: Folder, name: string, whole = false): Promise<Tokenizer> => {
+/** Reads a tokenizer file of a folder; `whole` takes the names of special tokens from beside it. */
+export const readTokenizer = async (folder: Folder, name: string, whole = false): Promise<Tokenizer> => {
+  if (extname(name) === '.gguf') return tokenizerFromGguf(await readGgufFrom(folder, name))
   const { bytes, path } = await readWhole(folder, name)
   if (extname(name) === '.json')
     return tokenizerFromJson(await parseJson(bytes, path, new Pace(undefined, 'reading a tokenizer')), path)
@@ -68,14 +70,10 @@ export const loadTokenizer = async (path: string): Promise<Tokenizer> => {
       cause,
     })
   })
-  if (!status.isDirectory()) {
-    return extname(path) === '.gguf'
-      ? tokenizerFromGguf(await readGguf(path))
-      : readNamed(diskFolder(dirname(path)), basename(path))
-  }
+  if (!status.isDirectory()) return readTokenizer(diskFolder(dirname(path)), basename(path))
   for (const name of ['tokenizer.json', 'tokenizer.model']) {
     try {
-      return await readNamed(diskFolder(path), name, true)
+      return await readTokenizer(diskFolder(path), name, true)
     } catch (error) {
       if (!isMissing(error)) throw error
     }

@@ -201,6 +201,27 @@ const byteLevelJson = ({ root, model, texts, ids, added, bos, endTokens }: Commo
   })
 }
 
+/** What escapes mean to Oniguruma, for which the patterns were written. */
+const unicodeClasses: Record<string, string> = {
+  '\\s': '\\p{White_Space}',
+  '\\S': '\\P{White_Space}',
+  '\\d': '\\p{Nd}',
+  '\\D': '\\P{Nd}',
+}
+
+/**
+ * Whether matching may take exponential time (a repeated group, a reference back) or a high power of the text's length
+ * (many repetitions in a row). Published patterns have neither.
+ */
+const mayRunForEver = (pattern: string): boolean => {
+  const bare = pattern
+    .replace(/\\[1-9k]/g, ')*')
+    .replace(/\\./gsu, '_')
+    .replace(/\[[^\]]*\]/g, '_')
+  const repetitions = (text: string): number => text.match(/[*+]|\{\d+,\}/g)?.length ?? 0
+  return /\)(?:[*+]|\{\d*,\d*\})/.test(bare) || bare.split('|').some((branch) => repetitions(branch) > 3)
+}
+
 const splitScanner = (part: ConfigRecord): Scanner => {
   const pattern = part.record('pattern')?.string('Regex')
   if (pattern === undefined || part.string('behavior', 'Isolated') !== 'Isolated' || part.boolean('invert', false)) {
@@ -208,15 +229,24 @@ const splitScanner = (part: ConfigRecord): Scanner => {
   }
   if (pattern === llama3Pattern) return llama3Scanner
   if (pattern === gpt2Pattern) return gpt2Scanner
-  try {
-    return regexScanner(new RegExp(pattern, 'u'))
-  } catch (cause) {
-    throw new DroverError('E_UNSUPPORTED', 'the split pattern cannot be used', {
+  const refusal = (expected: string, cause?: unknown): DroverError =>
+    new DroverError('E_UNSUPPORTED', 'the split pattern cannot be used', {
       file: part.file,
       field: 'pre_tokenizer.pattern',
       found: pattern,
+      expected,
       cause,
     })
+  if (mayRunForEver(pattern)) throw refusal('no repeated groups, no references back, few repetitions in a row')
+  try {
+    return regexScanner(
+      new RegExp(
+        pattern.replace(/\\./gsu, (text) => unicodeClasses[text] ?? text),
+        'u',
+      ),
+    )
+  } catch (cause) {
+    throw refusal('a regular expression that JavaScript knows', cause)
   }
 }
 
