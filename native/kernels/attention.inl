@@ -12,46 +12,53 @@ struct AttentionScratch {
   float* sums;    // [vectors][padded head_dim]: the unnormalised output
   float* peak;    // [vectors]
   float* total;   // [vectors]
-  float* panel;   // one key or value panel as f32
+  float* panels;  // kPanelsAtOnce key or value panels as f32
 };
 
 DROVER_INLINE uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
-// Key panel `index` (16 positions) of a block as f32 [head_dim][16].
-DROVER_INLINE const float* key_panel(DType type, const uint8_t* block, uint32_t head_dim, uint32_t index, float* out) {
-  const uint64_t first = uint64_t{index} * head_dim * 16;
-  if (type == DType::f32) return reinterpret_cast<const float*>(block) + first;
+// Key panels [0, panels) (16 positions each) of a block as f32 [panels][head_dim][16].
+DROVER_INLINE const float* key_panels(DType type, const uint8_t* block, uint32_t head_dim, uint32_t panels,
+                                      float* out) {
+  const uint32_t lines = panels * head_dim;  // of 16 positions
+  if (type == DType::f32) return reinterpret_cast<const float*>(block);
   if (type == DType::f16) {
-    const uint16_t* from = reinterpret_cast<const uint16_t*>(block) + first;
-    for (uint32_t d = 0; d < head_dim; d++) f_store(out + d * 16, f_load_half(from + d * 16));
+    const uint16_t* from = reinterpret_cast<const uint16_t*>(block);
+    for (uint32_t i = 0; i < lines; i++) f_store(out + i * 16, f_load_half(from + i * 16));
     return out;
   }
-  const int8_t* from = reinterpret_cast<const int8_t*>(block) + first;
+  const int8_t* from = reinterpret_cast<const int8_t*>(block);
   const uint32_t blocks = (head_dim + 31) / 32;
-  const uint16_t* scales =
-      reinterpret_cast<const uint16_t*>(block + kv_key_bytes(type, head_dim)) + index * blocks * 16;
-  for (uint32_t d = 0; d < head_dim; d++) {
-    f_store(out + d * 16, f_mul(f_load_i8(from + d * 16), f_load_half(scales + d / 32 * 16)));
+  const uint16_t* scales = reinterpret_cast<const uint16_t*>(block + kv_key_bytes(type, head_dim));
+  for (uint32_t p = 0; p < panels; p++, scales += blocks * 16) {
+    for (uint32_t d = 0; d < head_dim; d++) {
+      const uint32_t i = (p * head_dim + d) * 16;
+      f_store(out + i, f_mul(f_load_i8(from + i), f_load_half(scales + d / 32 * 16)));
+    }
   }
   return out;
 }
 
-// Value panel `index` (16 elements of head_dim) of a block as f32 [positions][16].
-DROVER_INLINE const float* value_panel(DType type, const uint8_t* block, uint32_t head_dim, uint32_t index,
-                                       uint32_t positions, float* out) {
+// Value panels [first, first + panels) (16 elements of head_dim each) of a block as f32 [panels][kPagePositions][16].
+DROVER_INLINE const float* value_panels(DType type, const uint8_t* block, uint32_t head_dim, uint32_t first,
+                                        uint32_t panels, uint32_t positions, float* out) {
   const uint8_t* values = block + kv_value_offset(type, head_dim);
-  const uint64_t first = uint64_t{index} * kPagePositions * 16;
-  if (type == DType::f32) return reinterpret_cast<const float*>(values) + first;
-  if (type == DType::f16) {
-    const uint16_t* from = reinterpret_cast<const uint16_t*>(values) + first;
-    for (uint32_t i = 0; i < positions; i++) f_store(out + i * 16, f_load_half(from + i * 16));
-    return out;
-  }
-  const int8_t* from = reinterpret_cast<const int8_t*>(values) + first;
-  const uint16_t* scales =
-      reinterpret_cast<const uint16_t*>(values + kv_value_bytes(type, head_dim)) + index / 2 * kPagePositions;
-  for (uint32_t i = 0; i < positions; i++) {
-    f_store(out + i * 16, f_mul(f_load_i8(from + i * 16), f_set(half_to_float(scales[i]))));
+  constexpr uint64_t kPanelElements = uint64_t{kPagePositions} * 16;
+  if (type == DType::f32) return reinterpret_cast<const float*>(values) + first * kPanelElements;
+  for (uint32_t p = 0; p < panels; p++) {
+    float* to = out + p * kPanelElements;
+    const uint64_t begin = (first + p) * kPanelElements;
+    if (type == DType::f16) {
+      const uint16_t* from = reinterpret_cast<const uint16_t*>(values) + begin;
+      for (uint32_t i = 0; i < positions; i++) f_store(to + i * 16, f_load_half(from + i * 16));
+      continue;
+    }
+    const int8_t* from = reinterpret_cast<const int8_t*>(values) + begin;
+    const uint16_t* scales =
+        reinterpret_cast<const uint16_t*>(values + kv_value_bytes(type, head_dim)) + (first + p) / 2 * kPagePositions;
+    for (uint32_t i = 0; i < positions; i++) {
+      f_store(to + i * 16, f_mul(f_load_i8(from + i * 16), f_set(half_to_float(scales[i]))));
+    }
   }
   return out;
 }
@@ -98,7 +105,7 @@ void attention(DType type, const AttentionArgs& args, uint32_t kv_head, uint32_t
   s.sums = s.scores + uint64_t{kAttentionRows} * group * kPagePositions;
   s.peak = s.sums + uint64_t{kAttentionRows} * group * padded;
   s.total = s.peak + uint64_t{kAttentionRows} * group;
-  s.panel = s.total + uint64_t{kAttentionRows} * group;
+  s.panels = s.total + uint64_t{kAttentionRows} * group;
   for (uint32_t v = 0; v < vectors; v++) {
     const uint64_t row = args.first_row + row_begin + v / group;
     const float* q = args.q + row * args.q_stride + (kv_head * group + v % group) * head_dim;
@@ -111,28 +118,32 @@ void attention(DType type, const AttentionArgs& args, uint32_t kv_head, uint32_t
   const auto seen_by = [&](uint32_t row) { return args.causal ? args.cache_start + row + 1 : args.cache_end; };
   const uint32_t seen_by_all = seen_by(row_begin), seen_by_some = seen_by(row_end - 1);
   for (uint32_t start = 0; start < seen_by_some; start += kPagePositions) {
-    const uint8_t* block = args.kv + args.pages[start / kPagePositions] * args.page_stride_bytes + kv_head * args.block_bytes;
+    const uint8_t* block =
+        args.kv + args.pages[start / kPagePositions] * args.page_stride_bytes + kv_head * args.block_bytes;
     const uint32_t used = smaller(kPagePositions, seen_by_some - start);
     for (uint32_t i = 0; i < vectors * kPagePositions; i += 16) f_store(s.scores + i, f_zero());
-    for (uint32_t p = 0; p * 16 < used; p++) {
-      const float* keys = key_panel(type, block, head_dim, p, s.panel);
-      float_panels<LoadF32>(s.q, head_dim, vectors, keys, 0, 1, head_dim, s.scores + p * 16, kPagePositions);
-    }
+    const uint32_t key_panels_used = (used + 15) / 16;
+    const float* keys = key_panels(type, block, head_dim, key_panels_used, s.panels);
+    float_panels<LoadF32>(s.q, head_dim, vectors, keys, uint64_t{head_dim} * 16, key_panels_used, head_dim, s.scores,
+                          kPagePositions);
     for (uint32_t v = 0; v < vectors; v++) {
       const uint32_t seen = seen_by(row_begin + v / group);
       if (seen > start) online_softmax(s, v, smaller(kPagePositions, seen - start), args.scale, padded);
     }
-    for (uint32_t d = 0; d < padded; d += 16) {
-      const float* values = value_panel(type, block, head_dim, d / 16, used, s.panel);
+    for (uint32_t first = 0; first * 16 < padded; first += kPanelsAtOnce) {
+      const uint32_t panels = smaller(kPanelsAtOnce, padded / 16 - first);
+      const float* values = value_panels(type, block, head_dim, first, panels, used, s.panels);
+      constexpr uint64_t kStride = uint64_t{kPagePositions} * 16;
+      float* sums = s.sums + first * 16;
       if (seen_by_all >= start + kPagePositions || !args.causal) {
-        float_panels<LoadF32>(s.scores, kPagePositions, vectors, values, 0, 1, used, s.sums + d, padded);
+        float_panels<LoadF32>(s.scores, kPagePositions, vectors, values, kStride, panels, used, sums, padded);
         continue;
       }
       for (uint32_t row = row_begin; row < row_end; row++) {  // the page that the rows themselves end in
         const uint32_t seen = seen_by(row), v = (row - row_begin) * group;
         if (seen <= start) continue;
-        float_panels<LoadF32>(s.scores + v * kPagePositions, kPagePositions, group, values, 0, 1,
-                              smaller(kPagePositions, seen - start), s.sums + v * padded + d, padded);
+        float_panels<LoadF32>(s.scores + v * kPagePositions, kPagePositions, group, values, kStride, panels,
+                              smaller(kPagePositions, seen - start), sums + v * padded, padded);
       }
     }
   }
@@ -141,7 +152,8 @@ void attention(DType type, const AttentionArgs& args, uint32_t kv_head, uint32_t
     float* out = args.out + row * args.out_stride + (kv_head * group + v % group) * head_dim;
     const float* sums = s.sums + v * padded;
     const F32x16 total = f_set(s.total[v]);
-    for_lanes(head_dim, [&](uint32_t d, uint32_t count) { store_lanes(out + d, f_div(f_load(sums + d), total), count); });
+    for_lanes(head_dim,
+              [&](uint32_t d, uint32_t count) { store_lanes(out + d, f_div(f_load(sums + d), total), count); });
   }
 }
 

@@ -96,6 +96,7 @@ struct KernelTable {
 
 // Rows of queries a task of attention takes at most (times heads / kv_heads = rows of its score tile).
 inline constexpr uint32_t kAttentionRows = 16;
+inline constexpr uint32_t kPanelsAtOnce = 4;  // key panels of a page, and as many value panels
 uint64_t attention_scratch_bytes(uint32_t heads, uint32_t kv_heads, uint32_t head_dim);
 
 // The tables that this build holds; null where the compiler or the target lacks the instructions.

@@ -7,7 +7,7 @@ namespace drover {
 uint64_t attention_scratch_bytes(uint32_t heads, uint32_t kv_heads, uint32_t head_dim) {
   const uint64_t vectors = uint64_t{kAttentionRows} * (heads / kv_heads);
   const uint64_t padded = round_up(head_dim, kPanel);
-  const uint64_t panel = (head_dim > kPagePositions ? head_dim : kPagePositions) * uint64_t{kPanel};
+  const uint64_t panel = (head_dim > kPagePositions ? head_dim : kPagePositions) * uint64_t{kPanel} * kPanelsAtOnce;
   const uint64_t floats =
       round_up(vectors * head_dim, 16) + vectors * kPagePositions + vectors * padded + 2 * round_up(vectors, 16) + panel;
   return round_up(floats * 4, 64);
