@@ -86,13 +86,16 @@ std::vector<Isa> list_isas(std::string& names) {
 std::vector<Isa> list_isas(std::string&) { return {{"scalar", kernels_scalar, true}}; }
 #endif
 
+// A list of deeply nested v1 groups takes several pages.
+constexpr size_t kMostText = 1u << 20;
+
 bool read_text(const std::string& path, std::string& text) {
   std::FILE* file = std::fopen(path.c_str(), "r");
   if (file == nullptr) return false;
+  text.clear();
   char buffer[4096];
-  const size_t size = std::fread(buffer, 1, sizeof buffer, file);
+  for (size_t size; text.size() < kMostText && (size = std::fread(buffer, 1, sizeof buffer, file)) > 0;) text.append(buffer, size);
   std::fclose(file);
-  text.assign(buffer, size);
   return true;
 }
 
