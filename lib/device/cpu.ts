@@ -17,7 +17,7 @@ import { type CpuInfo, type NativeProgram, type NativeRegion, nativeAddon } from
 
 /** Turns what the addon throws into a DroverError that names the op. */
 const translate = (error: unknown, program?: Program): unknown => {
-  if (!(error instanceof Error) || !('code' in error)) return error
+  if (!(error instanceof Error) || error instanceof DroverError || !('code' in error)) return error
   const { code, op, found, expected } = error as Error & { code: string; op: number; found: number; expected: number }
   if (!(code in errorCodes)) return error
   const name = op >= 0 ? program?.ops[op]?.name : undefined
