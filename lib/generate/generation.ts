@@ -1,9 +1,7 @@
 /** One generation as its caller sees it: an async iterable of tokens, and a promise of the whole. */
-import { aborted, type DroverError } from '../errors.js'
 import type { TextStream } from '../text/stream.js'
 import { StopFinder } from './stops.js'
 
-/** One of the likeliest tokens at a place, whether it was drawn or not. */
 export interface TopLogprob {
   token: number
   text: string
@@ -18,20 +16,23 @@ export interface GeneratedToken {
   topLogprobs?: TopLogprob[]
 }
 
-/** 'stop': an end token or stop text; 'length': maxTokens or the context is used up; 'aborted': the caller's signal. */
 export type FinishReason = 'stop' | 'length' | 'aborted'
 
-/** A whole generation, ended by itself or aborted. */
 export interface GenerationResult {
   text: string
   tokens: number[]
   finishReason: FinishReason
   usage: { promptTokens: number; cachedTokens: number; completionTokens: number }
-  /** Milliseconds: prompt (start to the step that gave the first token), first token, and the tokens after it. */
-  timings: { promptMs: number; firstTokenMs: number; completionMs: number }
+  timings: {
+    /** Milliseconds from the first step that held this prompt to the first token: what computing the prompt took. */
+    promptMs: number
+    /** From the call to the first token, waiting for others included. */
+    firstTokenMs: number
+    /** From the first token to the last. */
+    completionMs: number
+  }
 }
 
-/** A generation that is running: iterate over its tokens, await the whole, or both. */
 export interface Generation extends AsyncIterable<GeneratedToken> {
   /** Resolves when the generation has ended, aborted or not; rejects only when it failed. */
   result(): Promise<GenerationResult>
@@ -39,10 +40,11 @@ export interface Generation extends AsyncIterable<GeneratedToken> {
 
 /** The producer's side. */
 export class GenerationStream implements Generation {
-  readonly #stream: TextStream
+  readonly #stream: Pick<TextStream, 'push' | 'end' | 'pending'>
   readonly #stops: StopFinder
-  readonly #queue: GeneratedToken[] = []
-  readonly #started = performance.now()
+  /** All that has been handed out: each reader starts at the first. */
+  readonly #items: GeneratedToken[] = []
+  readonly #calledAt = performance.now()
   readonly #tokens: number[] = []
   readonly #result: Promise<GenerationResult>
   #resolve!: (result: GenerationResult) => void
@@ -52,15 +54,18 @@ export class GenerationStream implements Generation {
   #text = ''
   #ended = false
   #error: unknown
-  #wake: (() => void) | undefined
+  #wake: (() => void)[] = []
+  #readers = 0
   #onCancel: (() => void) | undefined
+  #startedAt: number | undefined
   #firstTokenAt = 0
   #lastTokenAt = 0
   readonly #usage = { promptTokens: 0, cachedTokens: 0, completionTokens: 0 }
 
-  constructor(stream: TextStream, stops: readonly string[]) {
+  constructor(stream: Pick<TextStream, 'push' | 'end' | 'pending'>, stops: readonly string[], promptTokens: number) {
     this.#stream = stream
     this.#stops = new StopFinder(stops)
+    this.#usage.promptTokens = promptTokens
     this.#result = new Promise((resolve, reject) => {
       this.#resolve = resolve
       this.#reject = reject
@@ -77,8 +82,10 @@ export class GenerationStream implements Generation {
     this.#onCancel = cancel
   }
 
-  setUsage(promptTokens: number, cachedTokens: number): void {
-    this.#usage.promptTokens = promptTokens
+  /** The first step with this prompt begins. One that gives way and begins again has started all the same. */
+  started(cachedTokens: number): void {
+    if (this.#startedAt !== undefined) return
+    this.#startedAt = performance.now()
     this.#usage.cachedTokens = cachedTokens
   }
 
@@ -92,17 +99,20 @@ export class GenerationStream implements Generation {
     this.#release()
     this.#waiting = { ...item, text }
     this.#text += text
-    if (!stopped && this.#stops.held === '') this.#release()
+    // Bytes or text that wait may yet become text of this token, should it be the last.
+    if (!stopped && this.#stops.held === '' && !this.#stream.pending) this.#release()
     return stopped
   }
 
   finish(reason: FinishReason, stopped = false): void {
     if (this.#ended) return
+    let ending = reason
     if (!stopped) {
-      const tail = this.#stops.push(this.#stream.end()).text + this.#stops.end()
-      this.#text += tail
-      if (this.#waiting !== undefined) this.#waiting.text += tail
-      else if (tail !== '' && this.#queue.length > 0) this.#queue.at(-1)!.text += tail
+      const tail = this.#stops.push(this.#stream.end())
+      if (tail.stopped && reason === 'length') ending = 'stop'
+      const text = tail.text + this.#stops.end()
+      this.#text += text
+      if (this.#waiting !== undefined) this.#waiting.text += text
     }
     this.#release()
     this.#ended = true
@@ -111,48 +121,75 @@ export class GenerationStream implements Generation {
     this.#resolve({
       text: this.#text,
       tokens: this.#tokens,
-      finishReason: reason,
+      finishReason: ending,
       usage: { ...this.#usage, completionTokens },
       timings: {
-        promptMs: first - this.#started,
-        firstTokenMs: first - this.#started,
+        promptMs: first - (this.#startedAt ?? first),
+        firstTokenMs: first - this.#calledAt,
         completionMs: completionTokens === 0 ? 0 : this.#lastTokenAt - first,
       },
     })
-    this.#wake?.()
+    this.#wakeAll()
   }
 
-  fail(error: DroverError | unknown): void {
+  fail(error: unknown): void {
     if (this.#ended) return
     this.#release()
     this.#ended = true
-    this.#error = error ?? aborted('the generation')
-    this.#reject(this.#error)
-    this.#wake?.()
+    this.#error = error
+    this.#reject(error)
+    this.#wakeAll()
   }
 
   result(): Promise<GenerationResult> {
     return this.#result
   }
 
-  async *[Symbol.asyncIterator](): AsyncIterator<GeneratedToken> {
-    try {
-      for (;;) {
-        const item = this.#queue.shift()
-        if (item !== undefined) yield item
-        else if (this.#ended) break
-        else await new Promise<void>((resolve) => (this.#wake = resolve))
-      }
-      if (this.#error !== undefined) throw this.#error
-    } finally {
-      if (!this.#ended) this.#onCancel?.()
+  /**
+   * Every reader gets every token. Not a generator: those look at return() only between two tokens, and never before
+   * the first; the last reader that leaves ends the production at once.
+   */
+  [Symbol.asyncIterator](): AsyncIterator<GeneratedToken, undefined> {
+    let at = 0
+    let left = false
+    this.#readers++
+    const leave = (): void => {
+      if (left) return
+      left = true
+      this.#readers--
+    }
+    return {
+      next: async () => {
+        const mine = at++
+        while (mine >= this.#items.length && !this.#ended && !left) {
+          await new Promise<void>((resolve) => this.#wake.push(resolve))
+        }
+        const item = left ? undefined : this.#items[mine]
+        if (item !== undefined) return { value: item, done: false }
+        const failed = !left && this.#error !== undefined
+        leave()
+        if (failed) throw this.#error
+        return { value: undefined, done: true }
+      },
+      return: async () => {
+        leave()
+        if (this.#readers === 0 && !this.#ended) this.#onCancel?.()
+        this.#wakeAll()
+        return { value: undefined, done: true }
+      },
     }
   }
 
   #release(): void {
     if (this.#waiting === undefined) return
-    this.#queue.push(this.#waiting)
+    this.#items.push(this.#waiting)
     this.#waiting = undefined
-    this.#wake?.()
+    this.#wakeAll()
+  }
+
+  #wakeAll(): void {
+    const wake = this.#wake
+    this.#wake = []
+    for (const resolve of wake) resolve()
   }
 }

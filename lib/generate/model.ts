@@ -1,8 +1,16 @@
 /** A loaded language model: generation, logits, perplexity. */
-import { checkInteger, checkOneOf, checkOptions, checkSignal, checkString } from '../check.js'
+import {
+  checkBoolean,
+  checkFunction,
+  checkInteger,
+  checkOneOf,
+  checkOptions,
+  checkSignal,
+  checkString,
+} from '../check.js'
 import { cpu, cpuDevice } from '../device/cpu.js'
 import type { DeviceProgram } from '../device/device.js'
-import { aborted, DroverError, throwIfAborted } from '../errors.js'
+import { DroverError, throwIfAborted } from '../errors.js'
 import { metadataNumber } from '../format/gguf-metadata.js'
 import { PagePool } from '../memory/pages.js'
 import { type OpenedModel, openModel } from '../model/open.js'
@@ -11,11 +19,18 @@ import { type Program, pagePositions } from '../program/program.js'
 import { type ChatMessage, type ChatOptions, encodeChat } from '../text/chat.js'
 import { chatTemplateOf } from '../text/chat-template.js'
 import { loadTokenizer, tokenizerFromGguf } from '../text/load.js'
-import { TextStream } from '../text/stream.js'
 import type { Tokenizer } from '../text/tokenizer.js'
 import { type GeneratedToken, type Generation, GenerationStream } from './generation.js'
-import { type GenerateOptions, mostTopLogprobs, planGeneration, type SamplingDefaults } from './options.js'
+import {
+  checkDefaults,
+  type GenerateOptions,
+  mostTopLogprobs,
+  planGeneration,
+  type SamplingDefaults,
+} from './options.js'
+import { PenaltyWindow } from './penalties.js'
 import { Scheduler, type Sequence } from './scheduler.js'
+import { GeneratedText, textOfToken } from './text.js'
 
 /** Options of {@link loadLanguageModel}. Unknown ones are refused. */
 export interface LanguageModelOptions {
@@ -104,6 +119,7 @@ const checkedOptions = (input: LanguageModelOptions | undefined): LanguageModelO
   positive('maxSequences', 512)
   if (options.verify !== undefined) checkOneOf('options.verify', options.verify, ['header', 'full'])
   if (options.signal !== undefined) checkSignal('options.signal', options.signal)
+  if (options.onProgress !== undefined) checkFunction('options.onProgress', options.onProgress)
   return options
 }
 
@@ -159,16 +175,26 @@ const defaultsOf = (opened: OpenedModel): SamplingDefaults => {
       const found = metadataNumber(gguf, `general.sampling.${key}`, Number.NaN)
       return Number.isNaN(found) ? undefined : found
     }
-    return {
+    const window = value('penalty_last_n')
+    return checkDefaults(opened.path, {
       temperature: value('temp'),
       topK: value('top_k'),
       topP: value('top_p'),
       minP: value('min_p'),
       repetitionPenalty: value('penalty_repeat'),
-    }
+      penaltyWindow: window === -1 ? undefined : window, // -1: all that the context holds
+    })
   }
   const { doSample, temperature, topK, topP, minP, typicalP, repetitionPenalty } = generation
-  return { temperature: doSample === false ? 0 : temperature, topK, topP, minP, typicalP, repetitionPenalty }
+  const greedy = doSample === false
+  return checkDefaults(opened.path, {
+    temperature: greedy ? 0 : temperature,
+    topK,
+    topP,
+    minP,
+    typicalP,
+    repetitionPenalty,
+  })
 }
 
 /** Loads a .gguf file (the first of several when split) or a folder in Hugging Face layout. */
@@ -179,7 +205,10 @@ export const loadLanguageModel = async (path: string, input?: LanguageModelOptio
   throwIfAborted(signal, 'loading')
   const opened = await openModel(path, { signal })
   const tokenizer = opened.gguf === undefined ? await loadTokenizer(path) : tokenizerFromGguf(opened.gguf)
+  const defaults = defaultsOf(opened)
+  const template = await chatTemplateOf(opened)
   const { program, contextLength, maxSequences } = sizeProgram(opened, options)
+  // Last: what can be refused is refused before there is anything to free.
   const loaded = await cpuDevice.load(program, opened.regions, {
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     ...(options.memoryBudget === undefined ? {} : { memoryBudget: options.memoryBudget }),
@@ -205,13 +234,12 @@ export const loadLanguageModel = async (path: string, input?: LanguageModelOptio
         ? 'the caller asks for it'
         : machine.threadsReason,
   }
-  const template = await chatTemplateOf(opened)
   return new LanguageModel({
     info,
     tokenizer,
     program,
     loaded,
-    defaults: defaultsOf(opened),
+    defaults,
     template,
     ends: endTokens(opened, tokenizer),
   })
@@ -272,7 +300,7 @@ export class LanguageModel implements AsyncDisposable {
   }
 
   /** Answers a conversation, rendered by the model's chat template. Throws E_UNSUPPORTED when it has none. */
-  chat(messages: readonly ChatMessage[], options: GenerateOptions & ChatOptions = {}): Generation {
+  chat(messages: readonly ChatMessage[], options?: GenerateOptions & ChatOptions): Generation {
     this.#check()
     const { template } = this.#parts
     if (template === undefined) {
@@ -280,10 +308,11 @@ export class LanguageModel implements AsyncDisposable {
         hint: 'use generate with a prompt of your own',
       })
     }
-    const { addGenerationPrompt, dateString, ...rest } = options
+    if (typeof options !== 'object' || options === null) checkOptions('options', options, [])
+    const { addGenerationPrompt = true, dateString, ...rest } = options ?? {}
     const chatOptions: ChatOptions = {
-      addGenerationPrompt: addGenerationPrompt ?? true,
-      ...(dateString === undefined ? {} : { dateString }),
+      addGenerationPrompt: checkBoolean('options.addGenerationPrompt', addGenerationPrompt),
+      ...(dateString === undefined ? {} : { dateString: checkString('options.dateString', dateString) }),
     }
     return this.#generate(Array.from(encodeChat(this.tokenizer, template, messages, chatOptions)), rest)
   }
@@ -296,6 +325,7 @@ export class LanguageModel implements AsyncDisposable {
     this.#check()
     const { rows = 'last', signal } = checkOptions('options', options, ['rows', 'signal']) as typeof options
     checkOneOf('options.rows', rows, ['all', 'last'])
+    if (signal !== undefined) checkSignal('options.signal', signal)
     const copy = this.#tokens('tokens', tokens)
     const { vocabularySize } = this.info
     const wanted = rows === 'all' ? copy.length : 1
@@ -327,11 +357,15 @@ export class LanguageModel implements AsyncDisposable {
   ): Promise<{ perplexity: number; meanLoss: number; tokens: number }> {
     this.#check()
     const checked = checkOptions('options', options, ['window', 'stride', 'onProgress', 'signal']) as typeof options
+    if (checked.signal !== undefined) checkSignal('options.signal', checked.signal)
+    if (checked.onProgress !== undefined) checkFunction('options.onProgress', checked.onProgress)
     const copy = this.#tokens('tokens', tokens, Number.MAX_SAFE_INTEGER)
     if (copy.length < 2)
       throw new DroverError('E_RANGE', 'perplexity needs at least two tokens', { field: 'tokens', found: copy.length })
-    const window = checkInteger('options.window', checked.window ?? this.info.contextLength, 2, this.info.contextLength)
-    const stride = checkInteger('options.stride', checked.stride ?? window, 1, window)
+    const { window = this.info.contextLength } = checked
+    checkInteger('options.window', window, 2, this.info.contextLength)
+    const { stride = window } = checked
+    checkInteger('options.stride', stride, 1, window)
     const nll = this.#parts.program.outputs.get('nll') as number
     let sum = 0
     let count = 0
@@ -385,19 +419,21 @@ export class LanguageModel implements AsyncDisposable {
 
   /** A checked copy of the caller's tokens. */
   #tokens(name: string, input: ArrayLike<number>, most = this.info.contextLength): Int32Array {
-    if (typeof input !== 'object' || input === null || typeof input.length !== 'number') {
+    // Read once: a view of a shared buffer may change while it is looked at.
+    const length = typeof input === 'object' && input !== null ? input.length : undefined
+    if (length === undefined || !Number.isSafeInteger(length) || length < 0) {
       throw new DroverError('E_ARGUMENT', `expected tokens for ${name}`, { field: name, found: input })
     }
-    if (input.length === 0)
+    if (length === 0)
       throw new DroverError('E_RANGE', 'there are no tokens', { field: name, found: 0, expected: 'at least 1' })
-    if (input.length > most) {
+    if (length > most) {
       throw new DroverError('E_RANGE', 'more tokens than the context holds', {
         field: name,
-        found: input.length,
+        found: length,
         expected: most,
       })
     }
-    return Int32Array.from({ length: input.length }, (_, i) =>
+    return Int32Array.from({ length }, (_, i) =>
       checkInteger(`${name}[${i}]`, input[i], 0, this.info.vocabularySize - 1),
     )
   }
@@ -414,15 +450,14 @@ export class LanguageModel implements AsyncDisposable {
       })
     }
     const plan = planGeneration(options, defaults, vocabularySize, ends, contextLength - tokens.length)
-    const out = new GenerationStream(new TextStream(this.tokenizer), plan.stop)
     const promptTokens = tokens.length
-    const { sampling, penaltyWindow, signal } = plan
-    out.setUsage(promptTokens, 0)
+    const out = new GenerationStream(new GeneratedText(this.tokenizer, tokens), plan.stop, promptTokens)
+    const { sampling, signal } = plan
+    const penalties = new PenaltyWindow(tokens, plan.penaltyWindow)
     if (plan.maxTokens === 0 || signal?.aborted) {
       out.finish(signal?.aborted ? 'aborted' : 'length')
       return out
     }
-    const text = (token: number): string => Buffer.from(this.tokenizer.tokenBytes(token)).toString()
     const sequence: Sequence = {
       tokens,
       cached: 0,
@@ -430,9 +465,9 @@ export class LanguageModel implements AsyncDisposable {
       sampling: () => ({
         ...sampling,
         counter: tokens.length - promptTokens,
-        history: penaltyWindow === 0 ? [] : countTokens(tokens, penaltyWindow),
+        history: penalties.counts(),
       }),
-      started: (cachedTokens) => out.setUsage(promptTokens, cachedTokens),
+      started: (cachedTokens) => out.started(cachedTokens),
       drawn: ({ token, logprob, top }) => {
         if (plan.stopTokens.has(token)) {
           end('stop')
@@ -441,7 +476,10 @@ export class LanguageModel implements AsyncDisposable {
         const item: Omit<GeneratedToken, 'text'> = { token }
         if (plan.logprobs) item.logprob = logprob
         if (sampling.topLogprobs > 0)
-          item.topLogprobs = top.map((candidate) => ({ ...candidate, text: text(candidate.token) }))
+          item.topLogprobs = top.map((candidate) => ({
+            ...candidate,
+            text: textOfToken(this.tokenizer, candidate.token),
+          }))
         if (out.push(item)) {
           end('stop', true)
           return true
@@ -476,51 +514,25 @@ export class LanguageModel implements AsyncDisposable {
     take: (row: number, rows: number) => void,
   ): Promise<void> {
     const { endOp, first, targets, signal } = options
-    const { program, loaded } = this.#parts
-    return this.#scheduler.exclusive(async () => {
-      const abort = (): void => loaded.abort()
-      const pages: number[] = []
-      try {
-        signal?.addEventListener('abort', abort)
-        while (pages.length * pagePositions < tokens.length) {
-          const page = this.#pages.take()
-          if (page === undefined)
-            throw new DroverError('E_BUSY', 'the cache is full of other sequences', { found: pages.length })
-          pages.push(page)
-        }
-        for (let row = 0; row < tokens.length; ) {
-          throwIfAborted(signal, 'the computation')
-          // Rows before the first wanted one need no output; behind it the room for outputs bounds the portion.
-          const rows =
-            row < first ? Math.min(program.maxRows, first - row) : Math.min(program.maxOutputs, tokens.length - row)
-          const outputs = row < first ? 0 : rows
-          await loaded.run({
-            tokens: tokens.subarray(row, row + rows),
-            positions: Int32Array.from({ length: rows }, (_, i) => row + i),
-            sequences: [{ rows, cacheStart: row, pages }],
-            outputRows: Int32Array.from({ length: outputs }, (_, i) => i),
-            ...(targets === undefined ? {} : { targets: targets.subarray(row, row + outputs) }),
-            endOp,
-          })
-          if (outputs > 0) take(row, outputs)
-          row += rows
-        }
-      } catch (error) {
-        throw signal?.aborted ? aborted('the computation') : error
-      } finally {
-        signal?.removeEventListener('abort', abort)
-        for (const page of pages) this.#pages.release(page)
+    const { program } = this.#parts
+    return this.#scheduler.exclusive(async ({ pages, run }) => {
+      const table = pages(tokens.length)
+      for (let row = 0; row < tokens.length; ) {
+        // Rows before the first wanted one need no output; behind it the room for outputs bounds the portion.
+        const rows =
+          row < first ? Math.min(program.maxRows, first - row) : Math.min(program.maxOutputs, tokens.length - row)
+        const outputs = row < first ? 0 : rows
+        await run({
+          tokens: tokens.subarray(row, row + rows),
+          positions: Int32Array.from({ length: rows }, (_, i) => row + i),
+          sequences: [{ rows, cacheStart: row, pages: table }],
+          outputRows: Int32Array.from({ length: outputs }, (_, i) => i),
+          ...(targets === undefined ? {} : { targets: targets.subarray(row, row + outputs) }),
+          endOp,
+        })
+        if (outputs > 0) take(row, outputs)
+        row += rows
       }
-    })
+    }, signal)
   }
-}
-
-/** Occurrences of the last `window` tokens. */
-const countTokens = (tokens: readonly number[], window: number): [number, number][] => {
-  const counts = new Map<number, number>()
-  for (let i = Math.max(0, tokens.length - window); i < tokens.length; i++) {
-    const token = tokens[i] as number
-    counts.set(token, (counts.get(token) ?? 0) + 1)
-  }
-  return [...counts]
 }

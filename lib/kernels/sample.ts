@@ -41,7 +41,8 @@ const checkMask = (name: string, value: unknown, vocabulary: number): Uint32Arra
 }
 
 const checkParameters = (name: string, input: unknown, vocabulary: number): SamplingParameters => {
-  const given = { ...plainSampling, ...(checkOptions(name, input, names) as SampleOptions) }
+  const set = Object.entries(checkOptions(name, input, names)).filter(([, value]) => value !== undefined)
+  const given = { ...plainSampling, ...(Object.fromEntries(set) as SampleOptions) }
   const number = (key: keyof SamplingParameters, minimum: number, maximum: number): number =>
     checkNumber(`${name}.${key}`, given[key], minimum, maximum)
   if (typeof given.seed !== 'bigint' || BigInt.asUintN(64, given.seed) !== given.seed) {
@@ -107,6 +108,13 @@ const samplingCall = <T>(
   }
 }
 
+const refuseRow = (row: number): never => {
+  throw new DroverError('E_RANGE', 'there is nothing to draw', {
+    field: `row ${row}`,
+    found: 'logits that are NaN or +infinity, or none that are left by the mask',
+  })
+}
+
 const readSamples = (operands: Operands, rows: number, parameters: readonly SamplingParameters[]): Sample[] => {
   const words = operands.readWords('out', rows)
   const floats = new Float32Array(words.buffer)
@@ -114,9 +122,7 @@ const readSamples = (operands: Operands, rows: number, parameters: readonly Samp
   return parameters.map(({ logprobs }, row) => {
     const at = row * width
     const [token, , count] = words.subarray(at, at + 3) as unknown as [number, number, number]
-    if (token === 0xffffffff) {
-      throw new DroverError('E_RANGE', 'mask and filters leave no token', { field: 'options', found: `row ${row}` })
-    }
+    if (token === 0xffffffff) refuseRow(row)
     const topLogprobs = Array.from({ length: count }, (_, i) => ({
       token: words[at + 4 + 2 * i] as number,
       logprob: floats[at + 5 + 2 * i] as number,
@@ -150,9 +156,19 @@ export const sampleAsync = async (
   return runAsync(samplingCall('sample', logits, shape, options, readSamples), signal)
 }
 
-const readProbabilities = (operands: Operands, rows: number): Float32Array => operands.read('out', rows)
+const readProbabilities = (operands: Operands, rows: number): Float32Array => {
+  const out = operands.read('out', rows)
+  const cols = out.length / rows
+  for (let row = 0; row < rows; row++) {
+    if (!out.subarray(row * cols, (row + 1) * cols).some((probability) => probability > 0)) refuseRow(row)
+  }
+  return out
+}
 
-/** The distributions f32 [rows, vocabulary] that {@link sample} draws from; each row sums to 1. */
+/**
+ * The distributions f32 [rows, vocabulary] that {@link sample} draws from; each row sums to 1.
+ * @throws DroverError as {@link sample}
+ */
 export const sampleProbabilities = (
   logits: Float32Array,
   shape: Shape,

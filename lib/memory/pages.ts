@@ -10,7 +10,7 @@ interface PageState {
   holders: number
   /** Key under which the page's content is published. */
   key: string | undefined
-  /** Unique number of this content; children name it in their keys. */
+  /** Number of the tokens up to the page's end, 0 when they are not known; children name it in their keys. */
   content: number
 }
 
@@ -51,7 +51,9 @@ export class PagePool {
       if (page === undefined) return undefined
       this.#forget(page)
     }
-    this.#state(page).holders = 1
+    const state = this.#state(page)
+    state.holders = 1
+    state.content = 0
     return page
   }
 
@@ -62,6 +64,14 @@ export class PagePool {
     if (--state.holders > 0) return
     if (state.key === undefined) this.#free.push(page)
     else this.#idle.add(page)
+  }
+
+  /**
+   * Empties a page table. The last page goes first: of pages nobody holds the ends of sequences make room before
+   * their starts, without which no end can be found.
+   */
+  releaseAll(pages: number[]): void {
+    for (const page of pages.splice(0).reverse()) this.release(page)
   }
 
   /** The longest run of published pages that holds the start of `tokens`, at most `most` pages; the caller holds them. */
@@ -84,10 +94,14 @@ export class PagePool {
   publish(page: number, previous: number | undefined, tokens: ArrayLike<number>, from: number): void {
     const state = this.#state(page)
     const parent = previous === undefined ? 0 : this.#state(previous).content
-    // A page behind one that is not published cannot be found: leave it private.
     if (state.key !== undefined || (previous !== undefined && parent === 0)) return
     const key = keyOf(parent, tokens, from)
-    if (this.#published.has(key)) return
+    const twin = this.#published.get(key)
+    if (twin !== undefined) {
+      // Another sequence was first with these tokens: this page stays private, but pages behind it may be found.
+      state.content = this.#state(twin).content
+      return
+    }
     this.#published.set(key, page)
     state.key = key
     state.content = ++this.#contents
