@@ -2,6 +2,7 @@
 import type { TextStream } from '../text/stream.js'
 import { StopFinder } from './stops.js'
 
+/** One of the likeliest tokens at a place, whether it was drawn or not. */
 export interface TopLogprob {
   token: number
   text: string
@@ -16,8 +17,10 @@ export interface GeneratedToken {
   topLogprobs?: TopLogprob[]
 }
 
+/** 'stop': an end token or stop text; 'length': maxTokens or the context is used up; 'aborted': the caller's signal. */
 export type FinishReason = 'stop' | 'length' | 'aborted'
 
+/** A whole generation, ended by itself or aborted. */
 export interface GenerationResult {
   text: string
   tokens: number[]
@@ -33,6 +36,7 @@ export interface GenerationResult {
   }
 }
 
+/** A generation that is running: iterate over its tokens, await the whole, or both. */
 export interface Generation extends AsyncIterable<GeneratedToken> {
   /** Resolves when the generation has ended, aborted or not; rejects only when it failed. */
   result(): Promise<GenerationResult>

@@ -32,7 +32,7 @@ export const drover = (args: readonly string[], options: RunOptions = {}): Promi
   new Promise((resolve) => {
     const child = spawn(process.execPath, [...main, ...args], { cwd: root, env: { ...process.env, ...options.env } })
     const ended: Ended = { code: null, signal: null, out: '', err: '' }
-    const timer = setTimeout(() => child.kill('SIGKILL'), 180_000)
+    const timer = setTimeout(() => child.kill('SIGKILL'), 400_000)
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
       ended.out += text
       options.onOutput?.(
@@ -155,7 +155,7 @@ for kind, text in steps:
     if kind == 'send':
         os.write(terminal, data)
         continue
-    end = time.time() + 60
+    end = time.time() + 120
     while failed is None and data not in shown[seen:]:
         if not read(1) or time.time() > end: failed = text
     if failed is not None: break
@@ -177,7 +177,7 @@ export const onTerminal = (args: readonly string[], steps: readonly Step[]): { c
   const { stdout, stderr } = spawnSync(
     'python3',
     ['-c', script, JSON.stringify(steps), process.execPath, ...main, ...args],
-    { cwd: root, encoding: 'utf8', timeout: 300_000 },
+    { cwd: root, encoding: 'utf8', timeout: 900_000 },
   )
   assert.ok(stdout, stderr)
   const { shown, missing, code } = JSON.parse(stdout) as { shown: string; missing: string | null; code: number }
