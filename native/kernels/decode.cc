@@ -465,6 +465,20 @@ bool exponents_finite(const uint8_t* source, uint64_t count, uint64_t stride, ui
 
 constexpr uint16_t kHalfExponent = 0x7c00;
 
+// For formats whose values may be too large for an f32 though their own numbers are finite.
+bool decoded_finite(DType dtype, const uint8_t* source, uint32_t cols) {
+  float values[kSuper];
+  const RowDecoder decoder = decoder_of(dtype);
+  for (uint32_t i = 0; i < cols; i += kSuper) {
+    const uint32_t count = cols - i < kSuper ? cols - i : kSuper;
+    decoder(source + uint64_t{i} / elements_of(dtype) * bytes_of(dtype), count, values);
+    for (uint32_t j = 0; j < count; j++) {
+      if ((float_to_bits(values[j]) & 0x7f800000u) == 0x7f800000u) return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 uint64_t row_bytes(DType dtype, uint32_t cols) {
@@ -484,13 +498,14 @@ bool row_is_finite(DType dtype, const uint8_t* source, uint32_t cols) {
     return exponents_finite<uint16_t>(source, count, stride, offset, kHalfExponent);
   };
   switch (dtype) {
-    case DType::f32:
-    case DType::q8_k: return exponents_finite<uint32_t>(source, count, stride, 0, 0x7f800000u);
-    case DType::f64: return exponents_finite<uint64_t>(source, count, stride, 0, 0x7ff0000000000000u);
+    case DType::f32: return exponents_finite<uint32_t>(source, count, stride, 0, 0x7f800000u);
+    case DType::f64:
+    case DType::q8_k: return decoded_finite(dtype, source, cols);
     case DType::bf16: return exponents_finite<uint16_t>(source, count, stride, 0, 0x7f80);
     case DType::f8_e4m3: return exponents_finite<uint8_t>(source, count, stride, 0, 0x7f);
     case DType::f8_e5m2: return exponents_finite<uint8_t>(source, count, stride, 0, 0x7c);
-    case DType::mxfp4: return exponents_finite<uint8_t>(source, count, stride, 0, 0xff);
+    case DType::mxfp4:
+      return exponents_finite<uint8_t>(source, count, stride, 0, 0xff) && decoded_finite(dtype, source, cols);
     case DType::f16:
     case DType::q4_0:
     case DType::q5_0:
