@@ -8,7 +8,7 @@ import { cpu } from '../../lib/kernels.js'
 import { fixture } from '../support.js'
 import { drover, jsonLines, output, outputJson, refused, storiesPath, withFolder } from './run.js'
 
-const story = fixture('tinystories/first.txt')
+const story = fixture('stories260K/tinystories_first.txt')
 
 interface Loss {
   perplexity: number

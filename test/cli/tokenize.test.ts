@@ -26,7 +26,7 @@ test('special tokens are parsed only on request', async () => {
 })
 
 test('a file, and tokens as text', async () => {
-  const file = fixture('tinystories/first.txt')
+  const file = fixture('stories260K/tinystories_first.txt')
   const text = readFileSync(file, 'utf8')
   const { tokens } = await outputJson<Tokens>(['tokenize', storiesPath, '--file', file])
   assert.equal(tokens, [...(await loadTokenizer(storiesPath)).encode(text)])
