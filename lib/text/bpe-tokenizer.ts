@@ -1,6 +1,7 @@
 /** Byte-level BPE: added tokens, pieces, merges. Llama 3, GPT-2, RoBERTa. */
 import { checkString } from '../check.js'
 import { type MergeTable, mergeTokens } from './bpe.js'
+import { PieceCache } from './piece-cache.js'
 import type { Scanner } from './pretokenize.js'
 import type { EncodeOptions, Tokenizer } from './tokenizer.js'
 import { type AddedTokens, decodeUtf8, TokenTable } from './vocabulary.js'
@@ -21,14 +22,6 @@ export interface BpeParts {
   endTokens: readonly number[]
 }
 
-/** Pieces repeat: the tokens of the most recent ones are kept. */
-const cachedPieces = 1 << 16
-const longestCached = 64
-
-/** A longer slice of a string keeps the whole string alive: copied, it does not. */
-const detached = (slice: string): string =>
-  slice.length < 13 ? slice : Buffer.from(slice, 'utf16le').toString('utf16le')
-
 /** The UTF-8 of a text as a binary string; text in ASCII is that already. */
 const toBinary = (text: string): string => {
   for (let i = 0; i < text.length; i++) {
@@ -45,7 +38,7 @@ export class BpeTokenizer implements Tokenizer {
   readonly #parts: BpeParts
   readonly #table: TokenTable
   readonly #byteTokens: readonly (number | undefined)[]
-  readonly #cache = new Map<string, readonly number[]>()
+  readonly #pieces = new PieceCache((piece) => this.#encodePiece(piece))
 
   constructor(parts: BpeParts) {
     this.#parts = parts
@@ -94,15 +87,7 @@ export class BpeTokenizer implements Tokenizer {
       const end = scanner(text, from)
       const piece = text.slice(from, end)
       from = end
-      let tokens = this.#cache.get(piece)
-      if (tokens === undefined) {
-        tokens = this.#encodePiece(piece)
-        if (piece.length <= longestCached) {
-          if (this.#cache.size >= cachedPieces) this.#cache.clear()
-          this.#cache.set(detached(piece), tokens)
-        }
-      }
-      for (const token of tokens) out.push(token)
+      for (const token of this.#pieces.get(piece)) out.push(token)
     }
   }
 

@@ -4,6 +4,7 @@
  */
 import { checkString } from '../check.js'
 import { MergeHeap } from './bpe.js'
+import { PieceCache } from './piece-cache.js'
 import type { EncodeOptions, Tokenizer } from './tokenizer.js'
 import { type AddedTokens, decodeUtf8, TokenTable } from './vocabulary.js'
 
@@ -32,6 +33,15 @@ export const byteOf = (piece: string): number | undefined => {
   return match === null ? undefined : Number.parseInt(match[1] as string, 16)
 }
 
+const insideSpace = /[^\u2581]\u2581/
+
+/** Index of the next space mark that starts a word, or the end of the text. */
+const nextWord = (text: string, from: number): number => {
+  let at = text.indexOf(spaceMark, from + 1)
+  while (at !== -1 && text[at - 1] === spaceMark) at = text.indexOf(spaceMark, at + 1)
+  return at === -1 ? text.length : at
+}
+
 export class SentencePieceTokenizer implements Tokenizer {
   readonly vocabularySize: number
   readonly bos: number | undefined
@@ -42,6 +52,9 @@ export class SentencePieceTokenizer implements Tokenizer {
   readonly #ids = new Map<string, number>()
   readonly #byteTokens = new Array<number | undefined>(256).fill(undefined)
   readonly #longest: number
+  /** Whether no piece has a space behind another character: then merges never cross the start of a word. */
+  readonly #wordwise: boolean
+  readonly #words = new PieceCache((word) => this.#encodeWord(word))
 
   constructor(parts: SentencePieceParts) {
     this.#parts = parts
@@ -62,6 +75,7 @@ export class SentencePieceTokenizer implements Tokenizer {
     })
     for (const { id, text } of added.all) bytes[id] = Buffer.from(text)
     this.#longest = longest
+    this.#wordwise = !pieces.some((piece) => insideSpace.test(piece))
     this.#table = new TokenTable(bytes, new Set(added.special.values()))
     this.vocabularySize = bytes.length
     this.bos = parts.bos
@@ -100,6 +114,18 @@ export class SentencePieceTokenizer implements Tokenizer {
   }
 
   #encodeSpan(text: string, out: number[]): void {
+    const { unknown } = this.#parts
+    for (let from = 0; from < text.length; ) {
+      const end = this.#wordwise ? nextWord(text, from) : text.length
+      for (const token of this.#words.get(text.slice(from, end))) {
+        // What is unknown in a row is one unknown token.
+        if (token !== unknown || out.at(-1) !== unknown) out.push(token)
+      }
+      from = end
+    }
+  }
+
+  #encodeWord(text: string): number[] {
     const starts: number[] = []
     const ends: number[] = []
     for (let at = 0; at < text.length; ) {
@@ -136,7 +162,9 @@ export class SentencePieceTokenizer implements Tokenizer {
       if (before >= 0) offer(before)
       offer(at)
     }
+    const out: number[] = []
     for (let i = 0; i < count; i = next[i] as number) this.#emit(text.slice(starts[i], ends[i]), out)
+    return out
   }
 
   #emit(symbol: string, out: number[]): void {
@@ -149,9 +177,8 @@ export class SentencePieceTokenizer implements Tokenizer {
     for (const byte of Buffer.from(symbol)) {
       const token = this.#byteTokens[byte]
       if (token === undefined) {
-        // Without byte tokens what is unknown in a row is one unknown token.
         const { unknown } = this.#parts
-        if (unknown !== undefined && out.at(-1) !== unknown) out.push(unknown)
+        if (unknown !== undefined) out.push(unknown)
         return
       }
       tokens.push(token)
