@@ -87,7 +87,11 @@ const stopTexts = (value: unknown): string[] => {
   const list = value === undefined ? [] : Array.isArray(value) ? value : [value]
   return Array.from(list, (text, i) => {
     if (checkString(`options.stop[${i}]`, text) !== '') return text as string
-    throw new DroverError('E_ARGUMENT', 'a stop text is empty', { field: `options.stop[${i}]` })
+    throw new DroverError('E_ARGUMENT', 'a stop text is empty', {
+      field: `options.stop[${i}]`,
+      found: '',
+      expected: 'at least one character',
+    })
   })
 }
 
