@@ -52,6 +52,11 @@ inline double exp_negative(double x) {
   return x < -708.0 ? 0.0 : result;
 }
 
+// To f32: what transformers computes with up to the softmax. Beyond f32's range values stay as they are.
+inline double rounded(double x) {
+  return x > 1.7e38 ? x : x < -1.7e38 ? x : static_cast<double>(static_cast<float>(x));
+}
+
 // Adjusts logits by penalties, bias and mask. False when one is NaN or +infinity, or none is left.
 bool adjust(const float* logits, uint32_t vocabulary, const SamplingRecord& s, const uint32_t* tail, double* score) {
   double poison = 0;
@@ -65,11 +70,13 @@ bool adjust(const float* logits, uint32_t vocabulary, const SamplingRecord& s, c
     const uint32_t token = tail[s.history_begin + 2 * i];
     const double count = static_cast<double>(tail[s.history_begin + 2 * i + 1]);
     const double penalty = static_cast<double>(s.repetition_penalty);
-    score[token] = score[token] > 0 ? score[token] / penalty : score[token] * penalty;
-    score[token] -= static_cast<double>(s.frequency_penalty) * count + (count > 0 ? static_cast<double>(s.presence_penalty) : 0.0);
+    score[token] = rounded(score[token] > 0 ? score[token] / penalty : score[token] * penalty);
+    score[token] = rounded(score[token] - rounded(static_cast<double>(s.frequency_penalty) * count));
+    score[token] = rounded(score[token] - (count > 0 ? static_cast<double>(s.presence_penalty) : 0.0));
   }
   for (uint32_t i = 0; i < s.bias_count; i++) {
-    score[tail[s.bias_begin + 2 * i]] += static_cast<double>(__builtin_bit_cast(float, tail[s.bias_begin + 2 * i + 1]));
+    double& biased = score[tail[s.bias_begin + 2 * i]];
+    biased = rounded(biased + static_cast<double>(__builtin_bit_cast(float, tail[s.bias_begin + 2 * i + 1])));
   }
   if (s.mask_begin != 0xffffffffu) {
     const uint32_t* mask = tail + s.mask_begin;
@@ -296,9 +303,10 @@ SampleResult sample_row(const float* logits, uint32_t vocabulary, const Sampling
     result.token = best;
     if (probabilities != nullptr) probabilities[best] = 1;
   } else {
-    const double temperature = static_cast<double>(record.temperature), peak = s.score[best];
+    const double temperature = static_cast<double>(record.temperature);
+    const double peak = rounded(s.score[best] / temperature);
     for (uint32_t i = 0; i < vocabulary; i++) {
-      s.score[i] = (s.score[i] - peak) / temperature;
+      s.score[i] = rounded(s.score[i] / temperature) - peak;
       s.weight[i] = exp_negative(s.score[i]);
     }
     if (record.top_k > 0 && record.top_k < vocabulary) apply_top_k(s, vocabulary, record.top_k);
