@@ -304,7 +304,7 @@ test('a job gets its pages from the youngest', async () => {
   assert.is(await job(scheduler, 3 * pagePositions), 3 * pagePositions)
   await assertWhole(runs)
   assert.is(runs[0]!.starts.length, 1)
-  assert.is(runs[2]!.starts.length, 2)
+  assert.ok(runs[2]!.starts.length >= 2, 'it gave its pages away')
   assert.is(pool.available, 4)
   try {
     await job(scheduler, 5 * pagePositions)
