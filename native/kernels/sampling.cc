@@ -312,7 +312,8 @@ SampleResult sample_row(const float* logits, uint32_t vocabulary, const Sampling
     if (record.top_k > 0 && record.top_k < vocabulary) apply_top_k(s, vocabulary, record.top_k);
     if (record.top_p < 1.0f) apply_top_p(s, vocabulary, static_cast<double>(record.top_p));
     if (record.min_p > 0.0f) {
-      const double least = static_cast<double>(record.min_p);  // the likeliest weighs 1
+      // The likeliest weighs 1 and stays.
+      const double least = record.min_p < 1.0f ? static_cast<double>(record.min_p) : 1.0;
       for (uint32_t i = 0; i < vocabulary; i++) s.weight[i] = s.weight[i] < least ? 0.0 : s.weight[i];
     }
     if (record.typical_p < 1.0f) apply_typical(s, vocabulary, static_cast<double>(record.typical_p));

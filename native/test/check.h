@@ -2,26 +2,27 @@
 #ifndef DROVER_TEST_CHECK_H_
 #define DROVER_TEST_CHECK_H_
 
+#include <atomic>
 #include <cstdint>
 #include <cstdio>
 
-inline int checks_passed = 0;
-inline int checks_failed = 0;
+inline std::atomic<int> checks_passed{0};
+inline std::atomic<int> checks_failed{0};
 
-#define CHECK(condition, ...)                              \
-  do {                                                     \
-    if (condition) {                                       \
-      checks_passed++;                                     \
-    } else {                                               \
-      checks_failed++;                                     \
+#define CHECK(condition, ...)                                     \
+  do {                                                            \
+    if (condition) {                                              \
+      checks_passed++;                                            \
+    } else {                                                      \
+      checks_failed++;                                            \
       std::printf("%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      std::printf("  " __VA_ARGS__);                       \
-      std::printf("\n");                                   \
-    }                                                      \
+      std::printf("  " __VA_ARGS__);                              \
+      std::printf("\n");                                          \
+    }                                                             \
   } while (0)
 
 inline int check_summary() {
-  std::printf("%d passed, %d failed\n", checks_passed, checks_failed);
+  std::printf("%d passed, %d failed\n", checks_passed.load(), checks_failed.load());
   return checks_failed == 0 && checks_passed > 0 ? 0 : 1;
 }
 
