@@ -45,7 +45,6 @@
 #include "arena.h"
 #include "drover.h"
 #include "kernels/kernels.h"
-#include "kernels/sampling.h"
 #include "pool.h"
 
 namespace drover {

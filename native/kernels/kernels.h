@@ -11,6 +11,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "sampling.h"
+
 namespace drover {
 
 enum class DType : uint32_t {
@@ -89,6 +91,7 @@ struct KernelTable {
   void (*softmax)(const float* x, uint32_t cols, float* out);
   void (*log_softmax)(const float* x, uint32_t cols, float* out);
   float (*log_sum_exp)(const float* x, uint32_t cols);
+  SampleFunction sample_row;  // sampling.h
   // For measuring the machine: reads all bytes (a multiple of 256); runs fused multiply-adds, returns the FLOP done.
   uint64_t (*read_bytes)(const uint8_t* data, uint64_t bytes);
   uint64_t (*fma_loop)(uint32_t rounds);

@@ -37,9 +37,10 @@ struct Candidate {
   float logprob;
 };
 
-// Bytes of scratch for one row of `vocabulary` logits (64-byte aligned, private to the thread).
+// Bytes of scratch for one row of `vocabulary` logits (64-byte aligned, private to the thread), and of each of its arrays.
 uint64_t sampling_scratch_bytes(uint32_t vocabulary);
-// Draws a token. The caller has checked every token, offset and count. `candidates` receives min(top_logprobs, V)
+uint64_t sampling_array_bytes(uint32_t vocabulary);
+// Draws a token (KernelTable::sample_row). The caller has checked every token, offset and count. `candidates` receives min(top_logprobs, V)
 // pairs, best first, of the raw log-softmax; `probabilities` (float [V]) the final distribution; both may be null.
 // `allowed_any` is false when mask and filters leave nothing; the token is then undefined.
 struct SampleResult {
@@ -48,8 +49,9 @@ struct SampleResult {
   uint32_t candidate_count;
   bool allowed_any;
 };
-SampleResult sample_row(const float* logits, uint32_t vocabulary, const SamplingRecord& record, const uint32_t* tail,
-                        Candidate* candidates, float* probabilities, void* scratch);
+using SampleFunction = SampleResult (*)(const float* logits, uint32_t vocabulary, const SamplingRecord& record,
+                                        const uint32_t* tail, Candidate* candidates, float* probabilities,
+                                        void* scratch);
 // The uniform float64 in [0, 1) of (seed, counter): Philox 4x32-10.
 double sampling_uniform(uint64_t seed, uint32_t counter);
 

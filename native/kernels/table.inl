@@ -6,6 +6,7 @@
 #include "quantize.inl"
 #include "gemm.inl"
 #include "attention.inl"
+#include "sampling.inl"
 #include "probe.inl"
 
 namespace drover {
@@ -18,6 +19,7 @@ KernelTable build_table() {
   fill_quantize(table);
   fill_elementwise(table);
   fill_attention(table);
+  fill_sampling(table);
   fill_probe(table);
   return table;
 }

@@ -37,7 +37,7 @@ const OpImplementation op_sample = {
             reinterpret_cast<Candidate*>(scratch + (sampling_scratch_bytes(vocabulary) + 63) / 64 * 64);
         SamplingRecord record = run.step.sampling[row];
         if (record.top_logprobs > room) record.top_logprobs = room;
-        const SampleResult result = sample_row(row_f32(logits, row), vocabulary, record, run.step.tail,
+        const SampleResult result = run.program.kernels->sample_row(row_f32(logits, row), vocabulary, record, run.step.tail,
                                                candidates, nullptr, scratch);
         uint32_t* to = reinterpret_cast<uint32_t*>(out.data + row * out.stride);
         to[0] = result.allowed_any ? result.token : kNone;
@@ -65,8 +65,8 @@ const OpImplementation op_sample_probabilities = {
       run.team.parallel(run.step.outputs, [&](uint32_t row, uint32_t worker) {
         SamplingRecord record = run.step.sampling[row];
         record.top_logprobs = 0;
-        sample_row(row_f32(logits, row), run.program.vocabulary, record, run.step.tail, nullptr, row_f32(out, row),
-                   run.scratch(worker));
+        run.program.kernels->sample_row(row_f32(logits, row), run.program.vocabulary, record, run.step.tail, nullptr,
+                                        row_f32(out, row), run.scratch(worker));
       });
     },
     scratch_bytes};

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "buffers.h"
+#include "tables.h"
 
 using namespace drover;
 
@@ -170,6 +171,7 @@ Answer sample(const std::vector<float>& logits, const Request& request) {
   return answer;
 }
 
+const KernelTable* kernels = nullptr;  // the set that is being checked
 uint32_t compared = 0, close_calls = 0;
 
 void check_sample(const char* what, const std::vector<float>& logits, const Request& request) {
@@ -180,8 +182,8 @@ void check_sample(const char* what, const std::vector<float>& logits, const Requ
   std::copy(request.tail.begin(), request.tail.end(), tail.data());
   Buffer<Candidate> candidates(std::min(most, n));
   Buffer<uint8_t> scratch(sampling_scratch_bytes(n));
-  const SampleResult found =
-      sample_row(row.data(), n, request.record, tail.data(), candidates.data(), probabilities.data(), scratch.data());
+  const SampleResult found = kernels->sample_row(row.data(), n, request.record, tail.data(), candidates.data(),
+                                                 probabilities.data(), scratch.data());
   const Answer right = sample(logits, request);
   CHECK(found.allowed_any == right.any, "%s: any token is %d", what, found.allowed_any);
   if (!right.any) {
@@ -326,14 +328,15 @@ void check_no_token(Random& random) {
 // Frequencies of many draws follow the probabilities.
 void check_frequencies(Random& random) {
   const std::vector<float> logits = {0, 1, 2, 0.5f, -1};
-  const Buffer<uint8_t> scratch(sampling_scratch_bytes(5));
+  Buffer<uint8_t> scratch(sampling_scratch_bytes(5));
   Request request = plain(random);
   std::array<uint32_t, 5> count{};
   const uint32_t draws = 40000;
   for (uint32_t i = 0; i < draws; i++) {
     request.record.counter = i;
-    count[sample_row(logits.data(), 5, request.record, nullptr, nullptr, nullptr, const_cast<uint8_t*>(scratch.data()))
-              .token]++;
+    const SampleResult drawn =
+        kernels->sample_row(logits.data(), 5, request.record, nullptr, nullptr, nullptr, scratch.data());
+    count[drawn.token]++;
   }
   const Answer right = sample(logits, request);
   for (uint32_t i = 0; i < 5; i++) {
@@ -345,10 +348,14 @@ void check_frequencies(Random& random) {
 }  // namespace
 
 int main() {
-  Random random(7);
-  check_generator(random);
-  check_random(random);
-  check_no_token(random);
-  check_frequencies(random);
+  for (const KernelTable* table : runnable_tables()) {
+    kernels = table;
+    compared = close_calls = 0;
+    Random random(7);
+    check_generator(random);
+    check_random(random);
+    check_no_token(random);
+    check_frequencies(random);
+  }
   return check_summary();
 }

@@ -4,24 +4,16 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { loadLanguageModel } from '../../lib/generate/model.js'
 import { root } from '../support.js'
+import { median, settledMegabytes } from './memory.js'
 
 const path = join(root, 'assets', 'stories260K.gguf')
-
-const settled = async (): Promise<number> => {
-  for (let i = 0; i < 3; i++) {
-    globalThis.gc?.()
-    await new Promise((resolve) => setTimeout(resolve, 20))
-  }
-  return process.memoryUsage.rss() / 1e6
-}
-const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1] as number
 
 test('a thousand loads and closes leave memory flat', async () => {
   const sizes: number[] = []
   for (let i = 1; i <= 1000; i++) {
     const model = await loadLanguageModel(path, { contextLength: 256, maxSequences: 1 })
     await model.close()
-    if (i % 25 === 0) sizes.push(await settled())
+    if (i % 25 === 0) sizes.push(await settledMegabytes())
   }
   // The middle tenths of the run against the last ones.
   const growth = median(sizes.slice(-8)) - median(sizes.slice(16, 24))
