@@ -191,7 +191,7 @@ sampling.after(async ({ model, remove }) => {
 })
 
 sampling('a step of 32 draws holds the event loop for less than 2 ms', async ({ model }) => {
-  const steps = 40
+  const steps = 120
   const run = async (): Promise<{ active: number; share: number }[]> => {
     const generate = (seed: number) =>
       model.generate(prompt(4), {
@@ -217,11 +217,11 @@ sampling('a step of 32 draws holds the event loop for less than 2 ms', async ({ 
     return held
   }
   await run() // compiles
-  const held = (await run()).slice(2)
+  const held = (await run()).slice(8) // the first steps read prompts
   const active = held.map((step) => step.active)
   report('event loop held per step', active)
   report('p99', [quantile(active, 0.99)])
-  assert.ok(held.length >= steps - 3)
+  assert.ok(held.length >= steps - 10)
   assert.ok(median(active) < 2 && quantile(active, 0.9) < 2, show(active))
 })
 
