@@ -49,7 +49,8 @@ Napi::Value ops(const Napi::CallbackInfo& info) {
   return result;
 }
 
-// [{ name, elements, bytes, activations }], in order of ids; activations: the dtype id a prepared weight multiplies, or -1
+// [{ name, elements, bytes, activations }], in order of ids; activations: the dtype id a prepared weight multiplies, or
+// -1
 Napi::Value dtypes(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Napi::Array result = Napi::Array::New(env);
@@ -74,7 +75,8 @@ uint32_t argument(const Napi::CallbackInfo& info, size_t i) {
 }
 
 Napi::Value activation_row_bytes(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(drover_activation_row_bytes(argument(info, 0), argument(info, 1))));
+  return Napi::Number::New(info.Env(),
+                           static_cast<double>(drover_activation_row_bytes(argument(info, 0), argument(info, 1))));
 }
 
 Napi::Value kv_page_bytes(const Napi::CallbackInfo& info) {
@@ -83,7 +85,8 @@ Napi::Value kv_page_bytes(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value prepared_bytes(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(drover_prepared_bytes(argument(info, 0), argument(info, 1), argument(info, 2))));
+  return Napi::Number::New(
+      info.Env(), static_cast<double>(drover_prepared_bytes(argument(info, 0), argument(info, 1), argument(info, 2))));
 }
 
 struct ProbeMessage : Message {

@@ -3,8 +3,9 @@
 namespace drover_bridge {
 namespace {
 
-const char* const kCodes[] = {"OK",       "E_ABORTED", "E_ARGUMENT", "E_BUSY",  "E_CLOSED",      "E_IO",     "E_ISA",
-                              "E_MEMORY", "E_PROGRAM", "E_RANGE",    "E_SHAPE", "E_UNSUPPORTED", "E_FORMAT", "E_INTERNAL"};
+const char* const kCodes[] = {"OK",      "E_ABORTED",     "E_ARGUMENT", "E_BUSY",    "E_CLOSED",
+                              "E_IO",    "E_ISA",         "E_MEMORY",   "E_PROGRAM", "E_RANGE",
+                              "E_SHAPE", "E_UNSUPPORTED", "E_FORMAT",   "E_INTERNAL"};
 
 void call(napi_env env, napi_value, void*, void* data) {
   Message* message = static_cast<Message*>(data);
@@ -19,8 +20,8 @@ void call(napi_env env, napi_value, void*, void* data) {
 
 std::shared_ptr<Mailbox> Mailbox::make(Napi::Env env) {
   const std::shared_ptr<Mailbox> mailbox = std::make_shared<Mailbox>();
-  napi_create_threadsafe_function(env, nullptr, nullptr, Napi::String::New(env, "drover"), 0, 1, nullptr, nullptr, nullptr,
-                                  call, &mailbox->function_);
+  napi_create_threadsafe_function(env, nullptr, nullptr, Napi::String::New(env, "drover"), 0, 1, nullptr, nullptr,
+                                  nullptr, call, &mailbox->function_);
   napi_unref_threadsafe_function(env, mailbox->function_);
   // Hooks run last in, first out: this one before that by which Node frees the thread-safe function.
   napi_add_env_cleanup_hook(

@@ -211,7 +211,8 @@ Napi::Value Program::read(const Napi::CallbackInfo& info) {
   Span out;
   drover_error error{};
   if (!usable(info.Env()) || !span_of(info[3], &out)) return info.Env().Undefined();
-  if (drover_program_read(program_, number(info, 0), number(info, 1), number(info, 2), out.data, out.bytes, &error) != DROVER_OK) {
+  if (drover_program_read(program_, number(info, 0), number(info, 1), number(info, 2), out.data, out.bytes, &error) !=
+      DROVER_OK) {
     throw_error(info.Env(), error);
   }
   return info.Env().Undefined();
@@ -222,7 +223,8 @@ Napi::Value Program::write(const Napi::CallbackInfo& info) {
   Span data;
   drover_error error{};
   if (!usable(info.Env()) || !span_of(info[3], &data)) return info.Env().Undefined();
-  if (drover_program_write(program_, number(info, 0), number(info, 1), number(info, 2), data.data, data.bytes, &error) != DROVER_OK) {
+  if (drover_program_write(program_, number(info, 0), number(info, 1), number(info, 2), data.data, data.bytes,
+                           &error) != DROVER_OK) {
     throw_error(info.Env(), error);
   }
   return info.Env().Undefined();
@@ -255,7 +257,8 @@ Napi::Value Program::read_kv(const Napi::CallbackInfo& info) {
 Napi::Value Program::copy_page(const Napi::CallbackInfo& info) {
   drover_error error{};
   if (!usable(info.Env())) return info.Env().Undefined();
-  if (drover_program_copy_page(program_, number(info, 0), number(info, 1), &error) != DROVER_OK) throw_error(info.Env(), error);
+  if (drover_program_copy_page(program_, number(info, 0), number(info, 1), &error) != DROVER_OK)
+    throw_error(info.Env(), error);
   return info.Env().Undefined();
 }
 
@@ -264,7 +267,8 @@ Napi::Value Program::profile(const Napi::CallbackInfo& info) {
   Span out;
   drover_error error{};
   if (!usable(info.Env()) || !span_of(info[0], &out)) return info.Env().Undefined();
-  if (drover_program_profile(program_, reinterpret_cast<uint64_t*>(out.data), static_cast<uint32_t>(out.bytes / 8), &error) != DROVER_OK) {
+  if (drover_program_profile(program_, reinterpret_cast<uint64_t*>(out.data), static_cast<uint32_t>(out.bytes / 8),
+                             &error) != DROVER_OK) {
     throw_error(info.Env(), error);
   }
   return info.Env().Undefined();

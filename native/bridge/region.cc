@@ -13,7 +13,8 @@ Region::Region(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Region>(info) 
   int code = DROVER_OK;
   if (info.Length() == 2 && info[0].IsString() && info[1].IsNumber()) {
     const std::string path = info[0].As<Napi::String>().Utf8Value();
-    code = drover_region_map(path.c_str(), static_cast<uint64_t>(info[1].As<Napi::Number>().DoubleValue()), &region_, &error);
+    code = drover_region_map(path.c_str(), static_cast<uint64_t>(info[1].As<Napi::Number>().DoubleValue()), &region_,
+                             &error);
   } else if (info.Length() == 1 && info[0].IsTypedArray() &&
              info[0].As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array) {
     const Napi::Uint8Array data = info[0].As<Napi::Uint8Array>();

@@ -78,7 +78,8 @@ int check_rows(const drover_program* program, uint32_t tensor, uint32_t row, uin
   }
   const uint64_t row_size = t.dtype == DType::f32 || t.dtype == DType::u32 ? uint64_t{t.cols} * 4 : t.stride;
   if (bytes != row_size * rows) {
-    return fail(error, DROVER_SHAPE, -1, static_cast<int64_t>(bytes), static_cast<int64_t>(row_size * rows), "wrong number of bytes");
+    return fail(error, DROVER_SHAPE, -1, static_cast<int64_t>(bytes), static_cast<int64_t>(row_size * rows),
+                "wrong number of bytes");
   }
   return DROVER_OK;
 }
@@ -128,7 +129,8 @@ uint32_t drover_gemm_activations(uint32_t dtype) {
 int drover_program_load(const uint8_t* bytes, uint64_t length, drover_region* const* regions, uint32_t region_count,
                         const drover_load_options* options, drover_program** out, drover_error* error) {
   if (bytes == nullptr || out == nullptr || (regions == nullptr && region_count != 0) || length % 4 != 0) {
-    return fail(error, DROVER_ARGUMENT, -1, static_cast<int64_t>(length), 0, "a program of whole words and an output are needed");
+    return fail(error, DROVER_ARGUMENT, -1, static_cast<int64_t>(length), 0,
+                "a program of whole words and an output are needed");
   }
   const Machine& m = machine();
   if (m.kernels == nullptr) {
@@ -160,7 +162,8 @@ int drover_program_load(const uint8_t* bytes, uint64_t length, drover_region* co
 int drover_program_submit(drover_program* program, const uint8_t* step, uint64_t length, drover_done done, void* user,
                           drover_error* error) {
   if (program == nullptr || step == nullptr || done == nullptr || length % 4 != 0) {
-    return fail(error, DROVER_ARGUMENT, -1, static_cast<int64_t>(length), 0, "a program, a step and a callback are needed");
+    return fail(error, DROVER_ARGUMENT, -1, static_cast<int64_t>(length), 0,
+                "a program, a step and a callback are needed");
   }
   if (!claim(program)) return busy(error);
   StepJob* job = new (std::nothrow) StepJob;
@@ -207,7 +210,8 @@ int drover_program_read(drover_program* program, uint32_t tensor, uint32_t row, 
   if (!claim(program)) return busy(error);
   const Tensor& t = program->tensors[tensor];
   for (uint32_t i = 0; i < rows; i++) {
-    std::memcpy(static_cast<uint8_t*>(out) + i * (out_bytes / rows), t.data + (uint64_t{row} + i) * t.stride, out_bytes / rows);
+    std::memcpy(static_cast<uint8_t*>(out) + i * (out_bytes / rows), t.data + (uint64_t{row} + i) * t.stride,
+                out_bytes / rows);
   }
   unclaim(program);
   return DROVER_OK;
@@ -218,11 +222,13 @@ int drover_program_write(drover_program* program, uint32_t tensor, uint32_t row,
   if (const int code = check_rows(program, tensor, row, rows, bytes, error)) return code;
   const Tensor& t = program->tensors[tensor];
   if (t.dtype != DType::f32 && t.dtype != DType::u32) {
-    return fail(error, DROVER_ARGUMENT, -1, static_cast<int64_t>(t.dtype), 0, "only f32 and u32 tensors can be written");
+    return fail(error, DROVER_ARGUMENT, -1, static_cast<int64_t>(t.dtype), 0,
+                "only f32 and u32 tensors can be written");
   }
   if (!claim(program)) return busy(error);
   for (uint32_t i = 0; i < rows; i++) {
-    std::memcpy(t.data + (uint64_t{row} + i) * t.stride, static_cast<const uint8_t*>(data) + i * (bytes / rows), bytes / rows);
+    std::memcpy(t.data + (uint64_t{row} + i) * t.stride, static_cast<const uint8_t*>(data) + i * (bytes / rows),
+                bytes / rows);
   }
   unclaim(program);
   return DROVER_OK;
@@ -230,17 +236,21 @@ int drover_program_write(drover_program* program, uint32_t tensor, uint32_t row,
 
 int drover_program_read_kv(drover_program* program, uint32_t layer, uint32_t kv_head, uint32_t what,
                            const uint32_t* pages, uint32_t positions, float* out, drover_error* error) {
-  if (layer >= program->kv_layers) return fail(error, DROVER_RANGE, -1, layer, program->kv_layers, "layer out of range");
-  if (kv_head >= program->kv_heads) return fail(error, DROVER_RANGE, -1, kv_head, program->kv_heads, "kv head out of range");
+  if (layer >= program->kv_layers)
+    return fail(error, DROVER_RANGE, -1, layer, program->kv_layers, "layer out of range");
+  if (kv_head >= program->kv_heads)
+    return fail(error, DROVER_RANGE, -1, kv_head, program->kv_heads, "kv head out of range");
   if (what > 1) return fail(error, DROVER_RANGE, -1, what, 1, "what is 0 (keys) or 1 (values)");
   for (uint32_t i = 0; i < (uint64_t{positions} + kPagePositions - 1) / kPagePositions; i++) {
-    if (pages[i] >= program->kv_pages) return fail(error, DROVER_RANGE, -1, pages[i], program->kv_pages, "page out of range");
+    if (pages[i] >= program->kv_pages)
+      return fail(error, DROVER_RANGE, -1, pages[i], program->kv_pages, "page out of range");
   }
   if (!claim(program)) return busy(error);
   for (uint32_t i = 0; i < positions; i++) {
     const uint8_t* block = program->kv.data() + pages[i / kPagePositions] * program->kv_page_bytes +
                            (uint64_t{layer} * program->kv_heads + kv_head) * program->kv_block_bytes;
-    kv_read(program->kv_dtype, block, program->kv_head_dim, i % kPagePositions, what, out + uint64_t{i} * program->kv_head_dim);
+    kv_read(program->kv_dtype, block, program->kv_head_dim, i % kPagePositions, what,
+            out + uint64_t{i} * program->kv_head_dim);
   }
   unclaim(program);
   return DROVER_OK;
@@ -250,7 +260,8 @@ uint32_t drover_program_kv_head_dim(const drover_program* program) { return prog
 
 int drover_program_copy_page(drover_program* program, uint32_t from, uint32_t to, drover_error* error) {
   const uint32_t largest = from > to ? from : to;
-  if (largest >= program->kv_pages) return fail(error, DROVER_RANGE, -1, largest, program->kv_pages, "page out of range");
+  if (largest >= program->kv_pages)
+    return fail(error, DROVER_RANGE, -1, largest, program->kv_pages, "page out of range");
   if (!claim(program)) return busy(error);
   if (from != to) {
     std::memcpy(program->kv.data() + to * program->kv_page_bytes, program->kv.data() + from * program->kv_page_bytes,

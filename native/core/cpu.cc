@@ -58,11 +58,11 @@ std::vector<Feature> read_features() {
   }
   const bool ymm = (saved & 6) == 6, zmm = (saved & 0xe6) == 0xe6;
   const auto bit = [](uint32_t word, int index) { return (word >> index & 1) != 0; };
-  return {{"avx2", ymm && bit(seven_b, 5)},       {"fma", ymm && bit(one_c, 12)},
-          {"f16c", ymm && bit(one_c, 29)},        {"bmi2", bit(seven_b, 8)},
-          {"avx_vnni", ymm && bit(seven1_a, 4)},  {"avx512f", zmm && bit(seven_b, 16)},
-          {"avx512bw", zmm && bit(seven_b, 30)},  {"avx512dq", zmm && bit(seven_b, 17)},
-          {"avx512vl", zmm && bit(seven_b, 31)},  {"avx512_vnni", zmm && bit(seven_c, 11)},
+  return {{"avx2", ymm && bit(seven_b, 5)},        {"fma", ymm && bit(one_c, 12)},
+          {"f16c", ymm && bit(one_c, 29)},         {"bmi2", bit(seven_b, 8)},
+          {"avx_vnni", ymm && bit(seven1_a, 4)},   {"avx512f", zmm && bit(seven_b, 16)},
+          {"avx512bw", zmm && bit(seven_b, 30)},   {"avx512dq", zmm && bit(seven_b, 17)},
+          {"avx512vl", zmm && bit(seven_b, 31)},   {"avx512_vnni", zmm && bit(seven_c, 11)},
           {"avx512_bf16", zmm && bit(seven1_a, 5)}};
 }
 
@@ -79,8 +79,8 @@ std::vector<Isa> list_isas(std::string& names) {
   return {{"scalar", kernels_scalar, true},
           {"avx2", kernels_avx2, avx2},
           {"avxvnni", kernels_avxvnni, avx2 && has("avx_vnni")},
-          {"avx512", kernels_avx512, avx2 && has("avx512f") && has("avx512bw") && has("avx512dq") && has("avx512vl") &&
-                                         has("avx512_vnni")}};
+          {"avx512", kernels_avx512,
+           avx2 && has("avx512f") && has("avx512bw") && has("avx512dq") && has("avx512vl") && has("avx512_vnni")}};
 }
 #else
 std::vector<Isa> list_isas(std::string&) { return {{"scalar", kernels_scalar, true}}; }
@@ -94,7 +94,8 @@ bool read_text(const std::string& path, std::string& text) {
   if (file == nullptr) return false;
   text.clear();
   char buffer[4096];
-  for (size_t size; text.size() < kMostText && (size = std::fread(buffer, 1, sizeof buffer, file)) > 0;) text.append(buffer, size);
+  for (size_t size; text.size() < kMostText && (size = std::fread(buffer, 1, sizeof buffer, file)) > 0;)
+    text.append(buffer, size);
   std::fclose(file);
   return true;
 }
@@ -202,14 +203,15 @@ Machine read_machine() {
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
   m.info.affinity_cpus = m.info.logical_cpus;
-  if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) m.info.affinity_cpus = static_cast<uint32_t>(CPU_COUNT(&allowed));
+  if (sched_getaffinity(0, sizeof allowed, &allowed) == 0)
+    m.info.affinity_cpus = static_cast<uint32_t>(CPU_COUNT(&allowed));
   m.info.physical_cores = physical_cores(allowed, m.info.affinity_cpus);
   const char* root = std::getenv("DROVER_CGROUP_ROOT");
   m.info.quota_cpus = read_quota(root == nullptr ? "" : root);
   uint32_t threads = m.info.physical_cores;
   char text[200];
-  std::snprintf(text, sizeof text, "%u physical cores (%u logical CPUs) in the process's CPU set", m.info.physical_cores,
-                m.info.affinity_cpus);
+  std::snprintf(text, sizeof text, "%u physical cores (%u logical CPUs) in the process's CPU set",
+                m.info.physical_cores, m.info.affinity_cpus);
   if (m.info.quota_cpus > 0 && m.info.quota_cpus < threads) {
     threads = std::max(1u, static_cast<uint32_t>(std::floor(m.info.quota_cpus + 0.01)));
     std::snprintf(text, sizeof text, "the cgroup's quota of %.2f CPUs, below the %u physical cores", m.info.quota_cpus,

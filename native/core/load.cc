@@ -126,7 +126,8 @@ drover_code load_program(drover_program& p, const drover_load_options& options, 
     return fail(error, DROVER_ABORTED, -1, 0, 0, "loading was aborted");
   }
   if (job.bad_weight.load() >= 0) {
-    return fail(error, DROVER_FORMAT, -1, job.bad_weight.load(), 0, "weight %d holds NaN or infinite values", job.bad_weight.load());
+    return fail(error, DROVER_FORMAT, -1, job.bad_weight.load(), 0, "weight %d holds NaN or infinite values",
+                job.bad_weight.load());
   }
   for (uint32_t i = 0; i < p.weights.size(); i++) {
     Weight& w = p.weights[i];

@@ -19,7 +19,8 @@ class Team {
   // cancel the remaining tasks are skipped.
   template <typename Body>
   void parallel(uint32_t count, Body body) {
-    run(count, [](void* context, uint32_t task, uint32_t worker) { (*static_cast<Body*>(context))(task, worker); },
+    run(
+        count, [](void* context, uint32_t task, uint32_t worker) { (*static_cast<Body*>(context))(task, worker); },
         &body);
   }
 

@@ -48,7 +48,8 @@ void run_probe(Job* base) {
   for (uint32_t repeat = 0; repeat < kRepeats; repeat++) {
     uint64_t operations[64] = {};
     const auto start = std::chrono::steady_clock::now();
-    team.parallel(probe.threads, [&](uint32_t task, uint32_t) { operations[task % 64] = kernels.fma_loop(kFmaRounds); });
+    team.parallel(probe.threads,
+                  [&](uint32_t task, uint32_t) { operations[task % 64] = kernels.fma_loop(kFmaRounds); });
     const double elapsed = seconds_since(start);
     double total = 0;
     for (const uint64_t count : operations) total += static_cast<double>(count);
@@ -72,7 +73,8 @@ int drover_probe(uint32_t threads, double* read_bytes_per_second, double* fma_fl
   }
   Probe probe;
   probe.threads = threads == 0 || threads > pool_threads() ? pool_threads() : threads;
-  if (!probe.arena.allocate(kReadBytes)) return fail(error, DROVER_MEMORY, -1, kReadBytes, 0, "the system refuses memory");
+  if (!probe.arena.allocate(kReadBytes))
+    return fail(error, DROVER_MEMORY, -1, kReadBytes, 0, "the system refuses memory");
   probe.run = run_probe;
   pool_submit(&probe);
   std::unique_lock<std::mutex> lock(probe.mutex);

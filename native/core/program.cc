@@ -71,7 +71,8 @@ drover_code decode_header(const uint32_t* h, uint64_t count, drover_program& p, 
   return DROVER_OK;
 }
 
-drover_code decode_tensor(const uint32_t* t, uint32_t index, const drover_program& p, Tensor& tensor, drover_error* error) {
+drover_code decode_tensor(const uint32_t* t, uint32_t index, const drover_program& p, Tensor& tensor,
+                          drover_error* error) {
   const auto no = [&](const char* what, int64_t found, int64_t expected) {
     return fail(error, DROVER_PROGRAM, -1, found, expected, "tensor %u: %s", index, what);
   };
@@ -92,7 +93,8 @@ drover_code decode_tensor(const uint32_t* t, uint32_t index, const drover_progra
   if (tensor.most_rows > kMostRows) return no("too many rows", tensor.most_rows, kMostRows);
   tensor.offset = uint64_t{t[5]} * 64;
   const uint64_t end = tensor.offset + tensor.stride * tensor.most_rows;
-  if (end > p.arena_bytes) return no("ends past the arena", static_cast<int64_t>(end), static_cast<int64_t>(p.arena_bytes));
+  if (end > p.arena_bytes)
+    return no("ends past the arena", static_cast<int64_t>(end), static_cast<int64_t>(p.arena_bytes));
   if (t[6] != 0 || t[7] != 0) return no("reserved words are zero", t[6], 0);
   return DROVER_OK;
 }
@@ -103,7 +105,8 @@ drover_code decode_weight(const uint32_t* w, uint32_t index, drover_region* cons
     return fail(error, DROVER_PROGRAM, -1, found, expected, "weight %u: %s", index, what);
   };
   if (w[0] >= region_count) return no("unknown region", w[0], region_count);
-  if (w[1] >= static_cast<uint32_t>(DType::u32)) return no("not a dtype of weights", w[1], static_cast<int64_t>(DType::u32) - 1);
+  if (w[1] >= static_cast<uint32_t>(DType::u32))
+    return no("not a dtype of weights", w[1], static_cast<int64_t>(DType::u32) - 1);
   weight = {w[0], static_cast<DType>(w[1]), uint64_t{w[3]} << 32 | w[2], w[4], w[5], w[6], nullptr, nullptr, nullptr};
   if (weight.rows == 0 || weight.rows > kMostCols) return no("rows out of range", weight.rows, kMostCols);
   if (weight.cols == 0 || weight.cols > kMostCols) return no("columns out of range", weight.cols, kMostCols);
@@ -115,7 +118,8 @@ drover_code decode_weight(const uint32_t* w, uint32_t index, drover_region* cons
   if (weight.offset > region.bytes || bytes > region.bytes - weight.offset) {
     return no("ends past its region", static_cast<int64_t>(weight.offset + bytes), static_cast<int64_t>(region.bytes));
   }
-  if ((weight.flags & ~(kPrepare | kDecode)) != 0 || weight.flags == (kPrepare | kDecode)) return no("unknown flags", weight.flags, kPrepare);
+  if ((weight.flags & ~(kPrepare | kDecode)) != 0 || weight.flags == (kPrepare | kDecode))
+    return no("unknown flags", weight.flags, kPrepare);
   if ((weight.flags & kPrepare) != 0 && prepared_bytes(weight.dtype, weight.rows, weight.cols) == 0) {
     return no("this dtype has no prepared form", w[1], 0);
   }
@@ -135,7 +139,8 @@ drover_code decode_op(const uint32_t* o, uint32_t index, const uint32_t* argumen
   const char* signature = kOps[op.opcode].signature;
   const uint32_t wanted = static_cast<uint32_t>(std::strlen(signature));
   if (o[2] != wanted || wanted > kMostArguments) return no("wrong number of arguments", o[2], wanted);
-  if (o[1] > argument_words || wanted > argument_words - o[1]) return no("arguments out of range", o[1], argument_words);
+  if (o[1] > argument_words || wanted > argument_words - o[1])
+    return no("arguments out of range", o[1], argument_words);
   if (o[3] != 0) return no("reserved word is zero", o[3], 0);
   for (uint32_t i = 0; i < wanted; i++) {
     const uint32_t word = arguments[o[1] + i];
@@ -145,8 +150,10 @@ drover_code decode_op(const uint32_t* o, uint32_t index, const uint32_t* argumen
     if (optional && word == kNone) continue;
     const bool is_tensor = kind == 'o' || kind == 'i' || kind == 'b' || kind == 'p';
     const bool is_weight = kind == 'w' || kind == 'q';
-    if (is_tensor && word >= p.tensors.size()) return no("unknown tensor", word, static_cast<int64_t>(p.tensors.size()));
-    if (is_weight && word >= p.weights.size()) return no("unknown weight", word, static_cast<int64_t>(p.weights.size()));
+    if (is_tensor && word >= p.tensors.size())
+      return no("unknown tensor", word, static_cast<int64_t>(p.tensors.size()));
+    if (is_weight && word >= p.weights.size())
+      return no("unknown weight", word, static_cast<int64_t>(p.weights.size()));
   }
   Check check(p, op, at, error);
   kOps[op.opcode].implementation->check(check);
@@ -159,14 +166,17 @@ drover_code decode_program(const uint32_t* words, uint64_t count, drover_region*
                            drover_program& p, drover_error* error) {
   Words reader{words, count};
   const uint32_t* header = reader.take(kProgramHeaderWords);
-  if (header == nullptr) return refuse(error, "shorter than its header", static_cast<int64_t>(count), kProgramHeaderWords);
+  if (header == nullptr)
+    return refuse(error, "shorter than its header", static_cast<int64_t>(count), kProgramHeaderWords);
   if (const drover_code code = decode_header(header, count, p, error)) return code;
   const uint32_t tensors = header[7], weights = header[8], ops = header[9], arguments = header[10];
   const uint32_t* t = reader.take(uint64_t{tensors} * kTensorWords);
   const uint32_t* w = t == nullptr ? nullptr : reader.take(uint64_t{weights} * kWeightWords);
   const uint32_t* o = w == nullptr ? nullptr : reader.take(uint64_t{ops} * kOpWords);
   const uint32_t* a = o == nullptr ? nullptr : reader.take(arguments);
-  if (a == nullptr || reader.at != count) return refuse(error, "length differs from its tables", static_cast<int64_t>(count), static_cast<int64_t>(reader.at));
+  if (a == nullptr || reader.at != count)
+    return refuse(error, "length differs from its tables", static_cast<int64_t>(count),
+                  static_cast<int64_t>(reader.at));
   p.tensors.resize(tensors);
   p.weights.resize(weights);
   p.ops.resize(ops);
@@ -174,10 +184,13 @@ drover_code decode_program(const uint32_t* words, uint64_t count, drover_region*
     if (const drover_code code = decode_tensor(t + uint64_t{i} * kTensorWords, i, p, p.tensors[i], error)) return code;
   }
   for (uint32_t i = 0; i < weights; i++) {
-    if (const drover_code code = decode_weight(w + uint64_t{i} * kWeightWords, i, regions, region_count, p.weights[i], error)) return code;
+    if (const drover_code code =
+            decode_weight(w + uint64_t{i} * kWeightWords, i, regions, region_count, p.weights[i], error))
+      return code;
   }
   for (uint32_t i = 0; i < ops; i++) {
-    if (const drover_code code = decode_op(o + uint64_t{i} * kOpWords, i, a, arguments, p, p.ops[i], error)) return code;
+    if (const drover_code code = decode_op(o + uint64_t{i} * kOpWords, i, a, arguments, p, p.ops[i], error))
+      return code;
   }
   for (uint32_t i = 0; i < region_count; i++) {
     drover_region_retain(regions[i]);

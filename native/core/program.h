@@ -78,9 +78,9 @@ struct Weight {
   DType dtype;
   uint64_t offset;
   uint32_t rows, cols, flags;
-  const uint8_t* file;          // the file's rows
-  const uint8_t* prepared;      // panels, when flag 1
-  const float* decoded;         // f32 rows, when flag 2
+  const uint8_t* file;      // the file's rows
+  const uint8_t* prepared;  // panels, when flag 1
+  const float* decoded;     // f32 rows, when flag 2
 };
 inline constexpr uint32_t kPrepare = 1, kDecode = 2;
 
@@ -102,8 +102,8 @@ struct Step {
   const int32_t* positions;
   std::vector<Sequence> sequences;
   const uint32_t* output_rows;
-  const int32_t* targets;           // or null
-  const SamplingRecord* sampling;   // or null
+  const int32_t* targets;          // or null
+  const SamplingRecord* sampling;  // or null
   const uint32_t* tail;
   uint32_t tail_words;
 };
@@ -125,11 +125,11 @@ struct drover_program {
   uint64_t arena_bytes = 0, scratch_stride = 0, mapped_bytes = 0;
   uint32_t threads = 1;
 
-  std::vector<uint64_t> profile;        // nanoseconds per op
-  std::vector<uint32_t> page_writer;    // per page: the sequence that writes it in step `page_step`
+  std::vector<uint64_t> profile;      // nanoseconds per op
+  std::vector<uint32_t> page_writer;  // per page: the sequence that writes it in step `page_step`
   std::vector<uint32_t> page_step;
   uint32_t step_number = 0;
-  std::atomic<uint32_t> busy{0};        // 1 while a step runs or memory is read or written
+  std::atomic<uint32_t> busy{0};  // 1 while a step runs or memory is read or written
   std::atomic<int32_t> cancel{0};
 
   drover_program() = default;
@@ -159,7 +159,8 @@ drover_code decode_program(const uint32_t* words, uint64_t count, drover_region*
 // Allocates arenas and prepares weights.
 drover_code load_program(drover_program& program, const drover_load_options& options, drover_error* error);
 // Reads and checks a step against the program.
-drover_code decode_step(drover_program& program, const uint32_t* words, uint64_t count, Step& step, drover_error* error);
+drover_code decode_step(drover_program& program, const uint32_t* words, uint64_t count, Step& step,
+                        drover_error* error);
 // Runs the ops of a checked step.
 drover_code run_step(drover_program& program, const Step& step, drover_error* error);
 

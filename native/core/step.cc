@@ -30,7 +30,8 @@ drover_code check_sampling(const drover_program& p, const Step& step, drover_err
     const bool numbers = finite(s.temperature) && finite(s.top_p) && finite(s.min_p) && finite(s.typical_p) &&
                          finite(s.repetition_penalty) && finite(s.presence_penalty) && finite(s.frequency_penalty);
     if (!numbers) return no("parameters are finite", 0, 0);
-    if (s.temperature < 0 || s.repetition_penalty <= 0) return no("temperature and repetition penalty out of range", 0, 0);
+    if (s.temperature < 0 || s.repetition_penalty <= 0)
+      return no("temperature and repetition penalty out of range", 0, 0);
     const uint32_t begins[2] = {s.bias_begin, s.history_begin}, counts[2] = {s.bias_count, s.history_count};
     for (uint32_t list = 0; list < 2; list++) {
       if (begins[list] > step.tail_words || counts[list] > (step.tail_words - begins[list]) / 2) {
@@ -71,7 +72,8 @@ drover_code check_sequences(drover_program& p, Step& step, const uint32_t* words
     if (w[3] > page_entries || w[4] > page_entries - w[3]) return no("page entries out of range", w[3], page_entries);
     const uint64_t end = uint64_t{w[2]} + w[1];
     if (end > uint64_t{w[4]} * kPagePositions) {
-      return no("its pages hold fewer positions than it needs", int64_t{w[4]} * kPagePositions, static_cast<int64_t>(end));
+      return no("its pages hold fewer positions than it needs", int64_t{w[4]} * kPagePositions,
+                static_cast<int64_t>(end));
     }
     for (uint32_t page = 0; page < w[4]; page++) {
       const uint32_t id = pages[w[3] + page];
@@ -95,7 +97,8 @@ drover_code decode_step(drover_program& p, const uint32_t* words, uint64_t count
   };
   Reader reader{words, count};
   const uint32_t* h = reader.take(kStepHeaderWords);
-  if (h == nullptr || h[0] != kStepMagic || h[1] != count) return no("not a step", static_cast<int64_t>(count), kStepHeaderWords);
+  if (h == nullptr || h[0] != kStepMagic || h[1] != count)
+    return no("not a step", static_cast<int64_t>(count), kStepHeaderWords);
   step.rows = h[2];
   step.outputs = h[3];
   step.first_op = h[6];
@@ -105,18 +108,22 @@ drover_code decode_step(drover_program& p, const uint32_t* words, uint64_t count
   if (step.outputs > p.max_outputs) return no("too many outputs", step.outputs, p.max_outputs);
   if (h[4] > p.max_sequences) return no("too many sequences", h[4], p.max_sequences);
   if (h[5] > p.max_pages) return no("too many page entries", h[5], p.max_pages);
-  if (step.first_op > step.end_op || step.end_op > p.ops.size()) return no("op range", step.end_op, static_cast<int64_t>(p.ops.size()));
+  if (step.first_op > step.end_op || step.end_op > p.ops.size())
+    return no("op range", step.end_op, static_cast<int64_t>(p.ops.size()));
   if ((step.flags & ~(kStepProfile | kStepTargets | kStepSampling)) != 0) return no("unknown flags", step.flags, 7);
   const uint32_t* tokens = reader.take(step.rows);
   const uint32_t* positions = tokens == nullptr ? nullptr : reader.take(step.rows);
   const uint32_t* sequences = positions == nullptr ? nullptr : reader.take(uint64_t{h[4]} * kSequenceWords);
   const uint32_t* pages = sequences == nullptr ? nullptr : reader.take(h[5]);
   const uint32_t* outputs = pages == nullptr ? nullptr : reader.take(step.outputs);
-  const uint32_t* targets = outputs == nullptr ? nullptr : reader.take((step.flags & kStepTargets) != 0 ? step.outputs : 0);
+  const uint32_t* targets =
+      outputs == nullptr ? nullptr : reader.take((step.flags & kStepTargets) != 0 ? step.outputs : 0);
   const uint32_t* sampling =
-      targets == nullptr ? nullptr : reader.take((step.flags & kStepSampling) != 0 ? uint64_t{step.outputs} * kSamplingWords : 0);
+      targets == nullptr ? nullptr
+                         : reader.take((step.flags & kStepSampling) != 0 ? uint64_t{step.outputs} * kSamplingWords : 0);
   const uint32_t* tail = sampling == nullptr ? nullptr : reader.take(h[9]);
-  if (tail == nullptr || reader.at != count) return no("length differs from its header", static_cast<int64_t>(count), static_cast<int64_t>(reader.at));
+  if (tail == nullptr || reader.at != count)
+    return no("length differs from its header", static_cast<int64_t>(count), static_cast<int64_t>(reader.at));
   step.tokens = reinterpret_cast<const int32_t*>(tokens);
   step.positions = reinterpret_cast<const int32_t*>(positions);
   step.output_rows = outputs;
@@ -125,12 +132,14 @@ drover_code decode_step(drover_program& p, const uint32_t* words, uint64_t count
   step.tail = tail;
   step.tail_words = h[9];
   for (uint32_t i = 0; i < step.rows; i++) {
-    if (step.tokens[i] < 0 || (p.vocabulary != 0 && tokens[i] >= p.vocabulary)) return no("token outside the vocabulary", step.tokens[i], p.vocabulary);
+    if (step.tokens[i] < 0 || (p.vocabulary != 0 && tokens[i] >= p.vocabulary))
+      return no("token outside the vocabulary", step.tokens[i], p.vocabulary);
     if (step.positions[i] < 0) return no("negative position", step.positions[i], 0);
   }
   for (uint32_t i = 0; i < step.outputs; i++) {
     if (outputs[i] >= step.rows) return no("output row out of range", outputs[i], step.rows);
-    if (step.targets != nullptr && targets[i] >= p.vocabulary) return no("target outside the vocabulary", step.targets[i], p.vocabulary);
+    if (step.targets != nullptr && targets[i] >= p.vocabulary)
+      return no("target outside the vocabulary", step.targets[i], p.vocabulary);
   }
   if (step.sampling != nullptr) {
     if (const drover_code code = check_sampling(p, step, error)) return code;

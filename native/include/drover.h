@@ -49,9 +49,9 @@ typedef struct drover_program drover_program; /* a verified program with its are
 /* ---- the machine ---- */
 
 typedef struct drover_cpu_info {
-  const char* isa;            /* kernel set in use: "scalar", "avx2", "avxvnni", "avx512" */
-  const char* isa_best;       /* the best this CPU has */
-  const char* features;       /* comma separated: "avx2,fma,f16c,..." */
+  const char* isa;      /* kernel set in use: "scalar", "avx2", "avxvnni", "avx512" */
+  const char* isa_best; /* the best this CPU has */
+  const char* features; /* comma separated: "avx2,fma,f16c,..." */
   uint32_t logical_cpus, physical_cores;
   uint32_t affinity_cpus;     /* CPUs the cpuset allows */
   double quota_cpus;          /* cgroup v1/v2 quota in CPUs, 0 = none */
@@ -99,9 +99,9 @@ void drover_region_release(drover_region* region);
 /* ---- programs ---- */
 
 typedef struct drover_load_options {
-  uint32_t struct_bytes;  /* sizeof(drover_load_options) */
-  uint32_t threads;       /* cap on workers of this program's steps, 0 = the pool's size */
-  uint64_t memory_budget; /* bytes of arenas + prepared weights allowed, 0 = unlimited */
+  uint32_t struct_bytes;   /* sizeof(drover_load_options) */
+  uint32_t threads;        /* cap on workers of this program's steps, 0 = the pool's size */
+  uint64_t memory_budget;  /* bytes of arenas + prepared weights allowed, 0 = unlimited */
   uint32_t verify_weights; /* 1: read every weight; NaN or infinite values and scales are DROVER_FORMAT */
   uint32_t reserved;
   void (*progress)(void* user, uint64_t done_bytes, uint64_t total_bytes); /* from any thread; may be NULL */

@@ -409,45 +409,58 @@ void decode_blocks(const uint8_t* source, uint32_t cols, float* out) {
 
 RowDecoder decoder_of(DType dtype) {
   switch (dtype) {
-    case DType::f32: return decode_numbers<float>;
-    case DType::f16: return decode_coded<uint16_t, from_f16>;
-    case DType::bf16: return decode_coded<uint16_t, from_bf16>;
-    case DType::f64: return decode_numbers<double>;
-    case DType::f8_e4m3: return decode_coded<uint8_t, from_e4m3>;
-    case DType::f8_e5m2: return decode_coded<uint8_t, from_e5m2>;
-    case DType::i8: return decode_numbers<int8_t>;
-    case DType::i16: return decode_numbers<int16_t>;
-    case DType::i32: return decode_numbers<int32_t>;
-    case DType::i64: return decode_numbers<int64_t>;
-#define DROVER_BLOCK(name) case DType::name: return decode_blocks<DType::name, block_##name>
-    DROVER_BLOCK(q4_0);
-    DROVER_BLOCK(q4_1);
-    DROVER_BLOCK(q5_0);
-    DROVER_BLOCK(q5_1);
-    DROVER_BLOCK(q8_0);
-    DROVER_BLOCK(q2_k);
-    DROVER_BLOCK(q3_k);
-    DROVER_BLOCK(q4_k);
-    DROVER_BLOCK(q5_k);
-    DROVER_BLOCK(q6_k);
-    DROVER_BLOCK(q8_k);
-    DROVER_BLOCK(iq2_xxs);
-    DROVER_BLOCK(iq2_xs);
-    DROVER_BLOCK(iq2_s);
-    DROVER_BLOCK(iq3_xxs);
-    DROVER_BLOCK(iq3_s);
-    DROVER_BLOCK(iq1_s);
-    DROVER_BLOCK(iq1_m);
-    DROVER_BLOCK(iq4_nl);
-    DROVER_BLOCK(iq4_xs);
-    DROVER_BLOCK(tq1_0);
-    DROVER_BLOCK(tq2_0);
-    DROVER_BLOCK(mxfp4);
+    case DType::f32:
+      return decode_numbers<float>;
+    case DType::f16:
+      return decode_coded<uint16_t, from_f16>;
+    case DType::bf16:
+      return decode_coded<uint16_t, from_bf16>;
+    case DType::f64:
+      return decode_numbers<double>;
+    case DType::f8_e4m3:
+      return decode_coded<uint8_t, from_e4m3>;
+    case DType::f8_e5m2:
+      return decode_coded<uint8_t, from_e5m2>;
+    case DType::i8:
+      return decode_numbers<int8_t>;
+    case DType::i16:
+      return decode_numbers<int16_t>;
+    case DType::i32:
+      return decode_numbers<int32_t>;
+    case DType::i64:
+      return decode_numbers<int64_t>;
+#define DROVER_BLOCK(name) \
+  case DType::name:        \
+    return decode_blocks<DType::name, block_##name>
+      DROVER_BLOCK(q4_0);
+      DROVER_BLOCK(q4_1);
+      DROVER_BLOCK(q5_0);
+      DROVER_BLOCK(q5_1);
+      DROVER_BLOCK(q8_0);
+      DROVER_BLOCK(q2_k);
+      DROVER_BLOCK(q3_k);
+      DROVER_BLOCK(q4_k);
+      DROVER_BLOCK(q5_k);
+      DROVER_BLOCK(q6_k);
+      DROVER_BLOCK(q8_k);
+      DROVER_BLOCK(iq2_xxs);
+      DROVER_BLOCK(iq2_xs);
+      DROVER_BLOCK(iq2_s);
+      DROVER_BLOCK(iq3_xxs);
+      DROVER_BLOCK(iq3_s);
+      DROVER_BLOCK(iq1_s);
+      DROVER_BLOCK(iq1_m);
+      DROVER_BLOCK(iq4_nl);
+      DROVER_BLOCK(iq4_xs);
+      DROVER_BLOCK(tq1_0);
+      DROVER_BLOCK(tq2_0);
+      DROVER_BLOCK(mxfp4);
 #undef DROVER_BLOCK
     case DType::u32:
     case DType::a8_32:
     case DType::a8_256:
-    case DType::kCount: break;
+    case DType::kCount:
+      break;
   }
   return nullptr;
 }
@@ -498,12 +511,17 @@ bool row_is_finite(DType dtype, const uint8_t* source, uint32_t cols) {
     return exponents_finite<uint16_t>(source, count, stride, offset, kHalfExponent);
   };
   switch (dtype) {
-    case DType::f32: return exponents_finite<uint32_t>(source, count, stride, 0, 0x7f800000u);
+    case DType::f32:
+      return exponents_finite<uint32_t>(source, count, stride, 0, 0x7f800000u);
     case DType::f64:
-    case DType::q8_k: return decoded_finite(dtype, source, cols);
-    case DType::bf16: return exponents_finite<uint16_t>(source, count, stride, 0, 0x7f80);
-    case DType::f8_e4m3: return exponents_finite<uint8_t>(source, count, stride, 0, 0x7f);
-    case DType::f8_e5m2: return exponents_finite<uint8_t>(source, count, stride, 0, 0x7c);
+    case DType::q8_k:
+      return decoded_finite(dtype, source, cols);
+    case DType::bf16:
+      return exponents_finite<uint16_t>(source, count, stride, 0, 0x7f80);
+    case DType::f8_e4m3:
+      return exponents_finite<uint8_t>(source, count, stride, 0, 0x7f);
+    case DType::f8_e5m2:
+      return exponents_finite<uint8_t>(source, count, stride, 0, 0x7c);
     case DType::mxfp4:
       return exponents_finite<uint8_t>(source, count, stride, 0, 0xff) && decoded_finite(dtype, source, cols);
     case DType::f16:
@@ -517,16 +535,23 @@ bool row_is_finite(DType dtype, const uint8_t* source, uint32_t cols) {
     case DType::iq3_s:
     case DType::iq1_s:
     case DType::iq4_nl:
-    case DType::iq4_xs: return halves(0);
+    case DType::iq4_xs:
+      return halves(0);
     case DType::q4_1:
     case DType::q5_1:
     case DType::q4_k:
-    case DType::q5_k: return halves(0) && halves(2);
-    case DType::q2_k: return halves(80) && halves(82);
-    case DType::q3_k: return halves(108);
-    case DType::q6_k: return halves(208);
-    case DType::tq1_0: return halves(52);
-    case DType::tq2_0: return halves(64);
+    case DType::q5_k:
+      return halves(0) && halves(2);
+    case DType::q2_k:
+      return halves(80) && halves(82);
+    case DType::q3_k:
+      return halves(108);
+    case DType::q6_k:
+      return halves(208);
+    case DType::tq1_0:
+      return halves(52);
+    case DType::tq2_0:
+      return halves(64);
     case DType::iq1_m:
       for (uint64_t i = 0; i < count; i++) {
         if ((iq1_m_scale(source + i * stride) & kHalfExponent) == kHalfExponent) return false;
@@ -539,7 +564,8 @@ bool row_is_finite(DType dtype, const uint8_t* source, uint32_t cols) {
     case DType::u32:
     case DType::a8_32:
     case DType::a8_256:
-    case DType::kCount: break;
+    case DType::kCount:
+      break;
   }
   return true;
 }

@@ -9,7 +9,9 @@ DROVER_INLINE void for_lanes(uint32_t cols, Body body) {
   for (; i + 16 <= cols; i += 16) body(i, 16u);
   if (i < cols) body(i, cols - i);
 }
-DROVER_INLINE F32x16 load_lanes(const float* p, uint32_t count) { return count == 16 ? f_load(p) : f_load_part(p, count); }
+DROVER_INLINE F32x16 load_lanes(const float* p, uint32_t count) {
+  return count == 16 ? f_load(p) : f_load_part(p, count);
+}
 DROVER_INLINE void store_lanes(float* p, F32x16 a, uint32_t count) {
   if (count == 16) {
     f_store(p, a);

@@ -19,8 +19,8 @@ void fill_gemm(KernelTable& table) {
   set_gemm(table, DType::q4_k, gemm_int<Run256<Q45kFormat<false>>, DType::q4_k>, DType::a8_256);
   set_gemm(table, DType::q5_k, gemm_int<Run256<Q45kFormat<true>>, DType::q5_k>, DType::a8_256);
   set_gemm(table, DType::q6_k, gemm_int<Run256<Q6kFormat>, DType::q6_k>, DType::a8_256);
-#define DROVER_DTYPE(name, elements, bytes)                                       \
-  if (DType::name < DType::u32) {                                                 \
+#define DROVER_DTYPE(name, elements, bytes)                                           \
+  if (DType::name < DType::u32) {                                                     \
     table.gemm_decode[static_cast<uint32_t>(DType::name)] = gemm_decode<DType::name>; \
   }
 #include "dtypes.def"

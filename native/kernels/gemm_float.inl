@@ -65,12 +65,18 @@ DROVER_INLINE void float_rows(const float* x, uint64_t x_stride, uint32_t rows, 
   x += r * x_stride;
   acc += r * acc_stride;
   switch (rows - r) {
-    case 5: return float_tile<5, kP, Load>(x, x_stride, w, w_stride, depth, acc, acc_stride);
-    case 4: return float_tile<4, kP, Load>(x, x_stride, w, w_stride, depth, acc, acc_stride);
-    case 3: return float_tile<3, kP, Load>(x, x_stride, w, w_stride, depth, acc, acc_stride);
-    case 2: return float_tile<2, kP, Load>(x, x_stride, w, w_stride, depth, acc, acc_stride);
-    case 1: return float_tile<1, kP, Load>(x, x_stride, w, w_stride, depth, acc, acc_stride);
-    default: return;
+    case 5:
+      return float_tile<5, kP, Load>(x, x_stride, w, w_stride, depth, acc, acc_stride);
+    case 4:
+      return float_tile<4, kP, Load>(x, x_stride, w, w_stride, depth, acc, acc_stride);
+    case 3:
+      return float_tile<3, kP, Load>(x, x_stride, w, w_stride, depth, acc, acc_stride);
+    case 2:
+      return float_tile<2, kP, Load>(x, x_stride, w, w_stride, depth, acc, acc_stride);
+    case 1:
+      return float_tile<1, kP, Load>(x, x_stride, w, w_stride, depth, acc, acc_stride);
+    default:
+      return;
   }
 }
 
@@ -106,9 +112,9 @@ DROVER_INLINE void finish(const GemmArgs& args, uint32_t row, uint32_t panel, F3
   store_lanes(args.y + row * args.y_stride + column, sum, count);
 }
 
-inline constexpr uint32_t kDepthChunk = 256;   // k per pass: a panel's chunk stays in L1
-inline constexpr uint32_t kRowChunk = 192;     // rows whose sums are kept in scratch
-inline constexpr uint32_t kPanelChunk = 4;     // panels per pass over the rows
+inline constexpr uint32_t kDepthChunk = 256;  // k per pass: a panel's chunk stays in L1
+inline constexpr uint32_t kRowChunk = 192;    // rows whose sums are kept in scratch
+inline constexpr uint32_t kPanelChunk = 4;    // panels per pass over the rows
 
 // Runs the tile over rows and panels in passes of kPanelChunk panels. `chunk(panel, panels, k, depth)` gives the panels
 // of one chunk of depth as Load's elements (panels w_stride apart).
@@ -129,7 +135,8 @@ DROVER_INLINE void float_gemm(const GemmArgs& args, uint32_t row_begin, uint32_t
         float_panels<Load>(x, x_stride, rows, w, w_stride, panels, depth, acc, kPanelChunk * 16);
       }
       for (uint32_t r = 0; r < rows; r++) {
-        for (uint32_t p = 0; p < panels; p++) finish(args, row + r, panel + p, f_load(acc + (r * kPanelChunk + p) * 16));
+        for (uint32_t p = 0; p < panels; p++)
+          finish(args, row + r, panel + p, f_load(acc + (r * kPanelChunk + p) * 16));
       }
     }
   }

@@ -23,8 +23,8 @@ enum class DType : uint32_t {
 };
 inline constexpr uint32_t kDTypeCount = static_cast<uint32_t>(DType::kCount);
 
-inline constexpr uint32_t kPanel = 16;           // columns of a weight panel, positions of a key panel
-inline constexpr uint32_t kPagePositions = 64;   // positions of a KV page
+inline constexpr uint32_t kPanel = 16;          // columns of a weight panel, positions of a key panel
+inline constexpr uint32_t kPagePositions = 64;  // positions of a KV page
 
 enum class Activation : uint32_t { kNone, kSilu, kGeluErf, kGeluTanh, kRelu, kCount };
 
@@ -34,10 +34,10 @@ struct GemmArgs {
   uint64_t x_stride_bytes;  // between rows
   const uint8_t* w;         // prepared panels, or the file's rows
   uint32_t rows, cols, depth;
-  float* y;                 // [rows, cols]
-  uint64_t y_stride;        // elements between rows
-  const float* bias;        // [cols] or null
-  const float* residual;    // [rows, cols] or null; may be y
+  float* y;               // [rows, cols]
+  uint64_t y_stride;      // elements between rows
+  const float* bias;      // [cols] or null
+  const float* residual;  // [rows, cols] or null; may be y
   uint64_t residual_stride;
   Activation activation;
 };
@@ -48,23 +48,23 @@ using GemmFunction = void (*)(const GemmArgs& args, uint32_t row_begin, uint32_t
 inline constexpr uint64_t kGemmScratchBytes = 1u << 20;
 
 struct GemmKernel {
-  GemmFunction run;    // null: this dtype has no native kernel of this kind
-  DType activations;   // what x must be: f32, a8_32 or a8_256
+  GemmFunction run;   // null: this dtype has no native kernel of this kind
+  DType activations;  // what x must be: f32, a8_32 or a8_256
 };
 
 // One task of attention: the query rows [row_begin, row_end) of one sequence against one KV head.
 struct AttentionArgs {
-  const float* q;             // [rows, heads * head_dim]
-  uint64_t q_stride;          // elements
-  float* out;                 // [rows, heads * head_dim]
+  const float* q;     // [rows, heads * head_dim]
+  uint64_t q_stride;  // elements
+  float* out;         // [rows, heads * head_dim]
   uint64_t out_stride;
-  const uint8_t* kv;          // KV arena at this layer: block (page, head) at kv + page * page_stride + head * block
+  const uint8_t* kv;  // KV arena at this layer: block (page, head) at kv + page * page_stride + head * block
   uint64_t page_stride_bytes, block_bytes;
-  const uint32_t* pages;      // this sequence's page table
+  const uint32_t* pages;  // this sequence's page table
   uint32_t heads, kv_heads, head_dim;
-  uint32_t first_row;         // row of q that is the sequence's first
-  uint32_t cache_start;       // cache position of that row
-  uint32_t cache_end;         // positions in the cache after this step (non-causal rows see all of them)
+  uint32_t first_row;    // row of q that is the sequence's first
+  uint32_t cache_start;  // cache position of that row
+  uint32_t cache_end;    // positions in the cache after this step (non-causal rows see all of them)
   bool causal;
   float scale;
 };

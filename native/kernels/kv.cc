@@ -26,8 +26,8 @@ void kv_read(DType type, const uint8_t* block, uint32_t head_dim, uint32_t slot,
   }
   const int8_t* codes = reinterpret_cast<const int8_t*>(base);
   const uint32_t blocks = (head_dim + 31) / 32;
-  const uint16_t* scales = reinterpret_cast<const uint16_t*>(
-      base + (value ? kv_value_bytes(type, head_dim) : kv_key_bytes(type, head_dim)));
+  const uint16_t* scales =
+      reinterpret_cast<const uint16_t*>(base + (value ? kv_value_bytes(type, head_dim) : kv_key_bytes(type, head_dim)));
   for (uint32_t d = 0; d < head_dim; d++) {
     const uint64_t scale = value ? uint64_t{d / 32} * kPagePositions + slot
                                  : (uint64_t{slot / kPanel} * blocks + d / 32) * kPanel + slot % kPanel;

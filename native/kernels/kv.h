@@ -31,7 +31,8 @@ inline constexpr uint64_t kv_value_offset(DType type, uint32_t head_dim) {
 }
 // Bytes of a block: a multiple of 64.
 inline constexpr uint64_t kv_block_bytes(DType type, uint32_t head_dim) {
-  return round_up(kv_value_offset(type, head_dim) + kv_value_bytes(type, head_dim) + kv_scale_bytes(type, head_dim), 64);
+  return round_up(kv_value_offset(type, head_dim) + kv_value_bytes(type, head_dim) + kv_scale_bytes(type, head_dim),
+                  64);
 }
 // Reads one position back as f32 [head_dim]; what: 0 key, 1 value.
 void kv_read(DType type, const uint8_t* block, uint32_t head_dim, uint32_t slot, uint32_t what, float* out);

@@ -27,9 +27,7 @@ DROVER_INLINE F32x16 f_exp(F32x16 x) {
 }
 
 // x / (1 + e^-x)
-DROVER_INLINE F32x16 f_silu(F32x16 x) {
-  return f_div(x, f_add(f_set(1.0f), f_exp(f_sub(f_zero(), x))));
-}
+DROVER_INLINE F32x16 f_silu(F32x16 x) { return f_div(x, f_add(f_set(1.0f), f_exp(f_sub(f_zero(), x)))); }
 
 DROVER_INLINE F32x16 activate(Activation activation, F32x16 x) {
   switch (activation) {

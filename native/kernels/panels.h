@@ -36,16 +36,24 @@ struct Superblock {
 };
 inline constexpr Superblock superblock(DType dtype) {
   switch (dtype) {
-    case DType::f32: return {1, 64};
+    case DType::f32:
+      return {1, 64};
     case DType::f16:
-    case DType::bf16: return {1, 32};
-    case DType::q8_0: return {64, kQ8Superblock};
+    case DType::bf16:
+      return {1, 32};
+    case DType::q8_0:
+      return {64, kQ8Superblock};
     case DType::q4_0:
-    case DType::iq4_nl: return {64, kQ4Superblock};
-    case DType::q4_k: return {256, kQ4kSuperblock};
-    case DType::q5_k: return {256, kQ5kSuperblock};
-    case DType::q6_k: return {256, kQ6kSuperblock};
-    default: return {0, 0};
+    case DType::iq4_nl:
+      return {64, kQ4Superblock};
+    case DType::q4_k:
+      return {256, kQ4kSuperblock};
+    case DType::q5_k:
+      return {256, kQ5kSuperblock};
+    case DType::q6_k:
+      return {256, kQ6kSuperblock};
+    default:
+      return {0, 0};
   }
 }
 inline constexpr uint64_t panel_bytes(DType dtype, uint32_t depth) {

@@ -10,7 +10,8 @@ uint64_t read_bytes(const uint8_t* data, uint64_t bytes) {
     __builtin_prefetch(data + i + 2176);
     __builtin_prefetch(data + i + 2240);
 #pragma GCC unroll 4
-    for (uint32_t j = 0; j < 4; j++) sums[j] = i_add(sums[j], i_load(reinterpret_cast<const int32_t*>(data + i) + j * 16));
+    for (uint32_t j = 0; j < 4; j++)
+      sums[j] = i_add(sums[j], i_load(reinterpret_cast<const int32_t*>(data + i) + j * 16));
   }
   return static_cast<uint64_t>(i_sum(i_add(i_add(sums[0], sums[1]), i_add(sums[2], sums[3]))));
 }

@@ -21,13 +21,13 @@ struct SamplingRecord {
   float presence_penalty;    // 0: off; subtracted once per token in the history
   float frequency_penalty;   // 0: off; subtracted count times
   uint32_t seed_low, seed_high;
-  uint32_t counter;          // position of the draw: the generator is a function of (seed, counter) alone
-  uint32_t top_logprobs;     // candidates to report, at most what the output tensor's cols allow
+  uint32_t counter;                       // position of the draw: the generator is a function of (seed, counter) alone
+  uint32_t top_logprobs;                  // candidates to report, at most what the output tensor's cols allow
   uint32_t bias_begin, bias_count;        // pairs (token, float bits) in the tail
   uint32_t history_begin, history_count;  // pairs (token, occurrences) in the tail
-  uint32_t mask_begin;       // bit mask of allowed tokens, ceil(V / 32) words, or 0xffffffff for none
-  uint32_t flags;            // 1: `uniform` below is used instead of the generator; 2: report the token's log-probability
-  uint32_t uniform_low, uniform_high;     // float64 in [0, 1)
+  uint32_t mask_begin;                    // bit mask of allowed tokens, ceil(V / 32) words, or 0xffffffff for none
+  uint32_t flags;  // 1: `uniform` below is used instead of the generator; 2: report the token's log-probability
+  uint32_t uniform_low, uniform_high;  // float64 in [0, 1)
   uint32_t reserved[4];
 };
 static_assert(sizeof(SamplingRecord) == kSamplingWords * 4);
@@ -37,12 +37,13 @@ struct Candidate {
   float logprob;
 };
 
-// Bytes of scratch for one row of `vocabulary` logits (64-byte aligned, private to the thread), and of each of its arrays.
+// Bytes of scratch for one row of `vocabulary` logits (64-byte aligned, private to the thread), and of each of its
+// arrays.
 uint64_t sampling_scratch_bytes(uint32_t vocabulary);
 uint64_t sampling_array_bytes(uint32_t vocabulary);
-// Draws a token (KernelTable::sample_row). The caller has checked every token, offset and count. `candidates` receives min(top_logprobs, V)
-// pairs, best first, of the raw log-softmax; `probabilities` (float [V]) the final distribution; both may be null.
-// `allowed_any` is false when mask and filters leave nothing; the token is then undefined.
+// Draws a token (KernelTable::sample_row). The caller has checked every token, offset and count. `candidates` receives
+// min(top_logprobs, V) pairs, best first, of the raw log-softmax; `probabilities` (float [V]) the final distribution;
+// both may be null. `allowed_any` is false when mask and filters leave nothing; the token is then undefined.
 struct SampleResult {
   uint32_t token;
   float logprob;

@@ -1,5 +1,5 @@
-// Sampling over the whole vocabulary (contract in sampling.h). Selection is by buckets and quickselect, never by a sort,
-// so a flat distribution of 128,256 tokens costs a few passes over it. The loops are plain, for the compiler to
+// Sampling over the whole vocabulary (contract in sampling.h). Selection is by buckets and quickselect, never by a
+// sort, so a flat distribution of 128,256 tokens costs a few passes over it. The loops are plain, for the compiler to
 // vectorise; sums run in eight lanes, so that every ISA adds in the same order.
 namespace drover {
 namespace {

@@ -1,13 +1,13 @@
 // Included once per ISA file after its vocabularies: builds that ISA's kernel table.
 #include "kernels.h"
 // Order matters: each file uses those before it.
-#include "math.inl"
-#include "elementwise.inl"
-#include "quantize.inl"
-#include "gemm.inl"
 #include "attention.inl"
-#include "sampling.inl"
+#include "elementwise.inl"
+#include "gemm.inl"
+#include "math.inl"
 #include "probe.inl"
+#include "quantize.inl"
+#include "sampling.inl"
 
 namespace drover {
 namespace {

@@ -8,8 +8,8 @@ uint64_t attention_scratch_bytes(uint32_t heads, uint32_t kv_heads, uint32_t hea
   const uint64_t vectors = uint64_t{kAttentionRows} * (heads / kv_heads);
   const uint64_t padded = round_up(head_dim, kPanel);
   const uint64_t panel = (head_dim > kPagePositions ? head_dim : kPagePositions) * uint64_t{kPanel} * kPanelsAtOnce;
-  const uint64_t floats =
-      round_up(vectors * head_dim, 16) + vectors * kPagePositions + vectors * padded + 2 * round_up(vectors, 16) + panel;
+  const uint64_t floats = round_up(vectors * head_dim, 16) + vectors * kPagePositions + vectors * padded +
+                          2 * round_up(vectors, 16) + panel;
   return round_up(floats * 4, 64);
 }
 
@@ -18,7 +18,8 @@ const OpImplementation op_kv_write = {
       for (uint32_t i = 0; i < 2; i++) {
         c.dtype(c.tensor(i), DType::f32, "kv_write stores f32 rows");
         c.follows(c.tensor(i), RowDimension::kRows, "kv_write stores one row per row of the step");
-        c.cols(c.tensor(i), uint64_t{c.program.kv_heads} * c.program.kv_head_dim, "kv_write's rows are kv heads x head_dim");
+        c.cols(c.tensor(i), uint64_t{c.program.kv_heads} * c.program.kv_head_dim,
+               "kv_write's rows are kv heads x head_dim");
       }
       c.require(c.program.kv_pages > 0, "kv_write needs a cache", c.program.kv_pages, 1);
       c.require(c.word(2) < c.program.kv_layers, "kv_write's layer exists", c.word(2), c.program.kv_layers);
@@ -35,7 +36,8 @@ const OpImplementation op_kv_write = {
           for (uint32_t head = 0; head < p.kv_heads; head++, block += p.kv_block_bytes) {
             const uint64_t at = uint64_t{head} * p.kv_head_dim;
             p.kernels->kv_write(p.kv_dtype, row_f32(k, sequence.first_row + row) + at,
-                                row_f32(v, sequence.first_row + row) + at, p.kv_head_dim, position % kPagePositions, block);
+                                row_f32(v, sequence.first_row + row) + at, p.kv_head_dim, position % kPagePositions,
+                                block);
           }
         });
       }

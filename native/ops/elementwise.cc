@@ -36,8 +36,9 @@ const OpImplementation op_rms_norm = {
 
 const OpImplementation op_quantize = {
     [](Check& c) {
-      c.require(c.tensor(0).dtype == DType::a8_32 || c.tensor(0).dtype == DType::a8_256, "quantize writes a8_32 or a8_256",
-                static_cast<int64_t>(c.tensor(0).dtype), static_cast<int64_t>(DType::a8_32));
+      c.require(c.tensor(0).dtype == DType::a8_32 || c.tensor(0).dtype == DType::a8_256,
+                "quantize writes a8_32 or a8_256", static_cast<int64_t>(c.tensor(0).dtype),
+                static_cast<int64_t>(DType::a8_32));
       c.dtype(c.tensor(1), DType::f32, "quantize reads f32");
       c.same_rows(c.tensor(0), c.tensor(1), "quantize keeps the rows");
       c.cols(c.tensor(0), c.tensor(1).cols, "quantize keeps the columns");
@@ -55,29 +56,29 @@ const OpImplementation op_quantize = {
     },
     nullptr};
 
-const OpImplementation op_swiglu = {
-    [](Check& c) {
-      check_unary(c, "swiglu's gate is f32 of the output's shape");
-      c.dtype(c.tensor(2), DType::f32, "swiglu's up is f32");
-      c.same_rows(c.tensor(0), c.tensor(2), "swiglu's up has the output's rows");
-      c.cols(c.tensor(2), c.tensor(0).cols, "swiglu's up has the output's columns");
-    },
-    [](const Run& run, const Op& op) {
-      const Tensor& out = run.program.tensors[op.argument[0]];
-      const Tensor& gate = run.program.tensors[op.argument[1]];
-      const Tensor& up = run.program.tensors[op.argument[2]];
-      for_rows(run, run.rows_of(out), out.cols, [&](uint32_t row, uint32_t) {
-        run.program.kernels->swiglu(row_f32(gate, row), row_f32(up, row), out.cols, row_f32(out, row));
-      });
-    },
-    nullptr};
+const OpImplementation op_swiglu = {[](Check& c) {
+                                      check_unary(c, "swiglu's gate is f32 of the output's shape");
+                                      c.dtype(c.tensor(2), DType::f32, "swiglu's up is f32");
+                                      c.same_rows(c.tensor(0), c.tensor(2), "swiglu's up has the output's rows");
+                                      c.cols(c.tensor(2), c.tensor(0).cols, "swiglu's up has the output's columns");
+                                    },
+                                    [](const Run& run, const Op& op) {
+                                      const Tensor& out = run.program.tensors[op.argument[0]];
+                                      const Tensor& gate = run.program.tensors[op.argument[1]];
+                                      const Tensor& up = run.program.tensors[op.argument[2]];
+                                      for_rows(run, run.rows_of(out), out.cols, [&](uint32_t row, uint32_t) {
+                                        run.program.kernels->swiglu(row_f32(gate, row), row_f32(up, row), out.cols,
+                                                                    row_f32(out, row));
+                                      });
+                                    },
+                                    nullptr};
 
 const OpImplementation op_rope_table = {
     [](Check& c) {
       c.dtype(c.tensor(0), DType::f32, "rope_table writes f32");
       c.follows(c.tensor(0), RowDimension::kRows, "rope_table writes one row per row of the step");
-      c.require((c.weight(1).flags & kDecode) != 0 && c.weight(1).rows == 1, "rope_table's frequencies are decoded [1, n]",
-                c.weight(1).rows, 1);
+      c.require((c.weight(1).flags & kDecode) != 0 && c.weight(1).rows == 1,
+                "rope_table's frequencies are decoded [1, n]", c.weight(1).rows, 1);
       c.cols(c.tensor(0), uint64_t{c.weight(1).cols} * 2, "rope_table writes cosines and sines of its frequencies");
     },
     [](const Run& run, const Op& op) {
@@ -139,22 +140,22 @@ const OpImplementation op_log_softmax = {
     },
     nullptr};
 
-const OpImplementation op_log_sum_exp = {
-    [](Check& c) {
-      c.dtype(c.tensor(0), DType::f32, "log_sum_exp writes f32");
-      c.dtype(c.tensor(1), DType::f32, "log_sum_exp reads f32");
-      c.same_rows(c.tensor(0), c.tensor(1), "log_sum_exp keeps the rows");
-      c.cols(c.tensor(0), 1, "log_sum_exp writes one column");
-      c.apart(c.tensor(0), c.tensor(1), "log_sum_exp does not work in place");
-    },
-    [](const Run& run, const Op& op) {
-      const Tensor& out = run.program.tensors[op.argument[0]];
-      const Tensor& x = run.program.tensors[op.argument[1]];
-      for_rows(run, run.rows_of(out), x.cols, [&](uint32_t row, uint32_t) {
-        *row_f32(out, row) = run.program.kernels->log_sum_exp(row_f32(x, row), x.cols);
-      });
-    },
-    nullptr};
+const OpImplementation op_log_sum_exp = {[](Check& c) {
+                                           c.dtype(c.tensor(0), DType::f32, "log_sum_exp writes f32");
+                                           c.dtype(c.tensor(1), DType::f32, "log_sum_exp reads f32");
+                                           c.same_rows(c.tensor(0), c.tensor(1), "log_sum_exp keeps the rows");
+                                           c.cols(c.tensor(0), 1, "log_sum_exp writes one column");
+                                           c.apart(c.tensor(0), c.tensor(1), "log_sum_exp does not work in place");
+                                         },
+                                         [](const Run& run, const Op& op) {
+                                           const Tensor& out = run.program.tensors[op.argument[0]];
+                                           const Tensor& x = run.program.tensors[op.argument[1]];
+                                           for_rows(run, run.rows_of(out), x.cols, [&](uint32_t row, uint32_t) {
+                                             *row_f32(out, row) =
+                                                 run.program.kernels->log_sum_exp(row_f32(x, row), x.cols);
+                                           });
+                                         },
+                                         nullptr};
 
 const OpImplementation op_token_nll = {
     [](Check& c) {

@@ -24,7 +24,8 @@ const OpImplementation op_sample = {
     [](Check& c) {
       check_logits(c, "sample writes one row per output");
       c.dtype(c.tensor(0), DType::u32, "sample writes u32");
-      c.require(c.tensor(0).cols >= 4 && c.tensor(0).cols % 2 == 0, "sample's rows have 4 + 2 n columns", c.tensor(0).cols, 4);
+      c.require(c.tensor(0).cols >= 4 && c.tensor(0).cols % 2 == 0, "sample's rows have 4 + 2 n columns",
+                c.tensor(0).cols, 4);
     },
     [](const Run& run, const Op& op) {
       if (run.step.sampling == nullptr) return;
@@ -37,8 +38,8 @@ const OpImplementation op_sample = {
             reinterpret_cast<Candidate*>(scratch + (sampling_scratch_bytes(vocabulary) + 63) / 64 * 64);
         SamplingRecord record = run.step.sampling[row];
         if (record.top_logprobs > room) record.top_logprobs = room;
-        const SampleResult result = run.program.kernels->sample_row(row_f32(logits, row), vocabulary, record, run.step.tail,
-                                               candidates, nullptr, scratch);
+        const SampleResult result = run.program.kernels->sample_row(row_f32(logits, row), vocabulary, record,
+                                                                    run.step.tail, candidates, nullptr, scratch);
         uint32_t* to = reinterpret_cast<uint32_t*>(out.data + row * out.stride);
         to[0] = result.allowed_any ? result.token : kNone;
         to[1] = __builtin_bit_cast(uint32_t, result.logprob);

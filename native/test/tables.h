@@ -14,7 +14,8 @@ inline std::vector<const drover::KernelTable*> runnable_tables() {
   uint32_t a = 7, b = 0, c = 1, d = 0;
   __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
   if ((a >> 4 & 1) != 0) tables.push_back(drover::kernels_avxvnni());
-  if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw")) tables.push_back(drover::kernels_avx512());
+  if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw"))
+    tables.push_back(drover::kernels_avx512());
 #endif
   return tables;
 }

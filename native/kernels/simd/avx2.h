@@ -22,9 +22,8 @@ struct I32x16 {
 };
 
 // -1 in the first `count` (0..16) of 16 lanes, at offset 16 - count.
-alignas(64) [[maybe_unused]] constexpr int32_t kFirstLanes[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
-                                                                  -1, -1, -1, -1, -1, 0,  0,  0,  0,  0,  0,
-                                                                  0,  0,  0,  0,  0,  0,  0,  0,  0,  0};
+alignas(64) [[maybe_unused]] constexpr int32_t kFirstLanes[32] = {
+    -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
 DROVER_INLINE __m256i first_lanes_low(uint32_t count) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kFirstLanes + 16 - count));
 }

@@ -36,7 +36,9 @@ namespace {
   return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
 }
 
-[[maybe_unused]] inline float bfloat_to_float(uint16_t bits) { return bits_to_float(static_cast<uint32_t>(bits) << 16); }
+[[maybe_unused]] inline float bfloat_to_float(uint16_t bits) {
+  return bits_to_float(static_cast<uint32_t>(bits) << 16);
+}
 
 }  // namespace
 }  // namespace drover

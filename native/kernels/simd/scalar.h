@@ -62,14 +62,14 @@ DROVER_INLINE F32x16 f_load_i8(const int8_t* p) {
   for (int i = 0; i < 16; i++) r.lane[i] = static_cast<float>(p[i]);
   return r;
 }
-#define DROVER_LANES(name, expression)                            \
-  DROVER_INLINE F32x16 name(F32x16 a, F32x16 b) {                 \
-    F32x16 r;                                                     \
-    for (int i = 0; i < 16; i++) {                                \
-      const float x = a.lane[i], y = b.lane[i];                   \
-      r.lane[i] = (expression);                                   \
-    }                                                             \
-    return r;                                                     \
+#define DROVER_LANES(name, expression)            \
+  DROVER_INLINE F32x16 name(F32x16 a, F32x16 b) { \
+    F32x16 r;                                     \
+    for (int i = 0; i < 16; i++) {                \
+      const float x = a.lane[i], y = b.lane[i];   \
+      r.lane[i] = (expression);                   \
+    }                                             \
+    return r;                                     \
   }
 DROVER_LANES(f_add, x + y)
 DROVER_LANES(f_sub, x - y)
@@ -151,17 +151,20 @@ DROVER_INLINE I32x16 i_load(const int32_t* p) {
 }
 DROVER_INLINE I32x16 i_add(I32x16 a, I32x16 b) {
   I32x16 r;
-  for (int i = 0; i < 16; i++) r.lane[i] = static_cast<int32_t>(static_cast<uint32_t>(a.lane[i]) + static_cast<uint32_t>(b.lane[i]));
+  for (int i = 0; i < 16; i++)
+    r.lane[i] = static_cast<int32_t>(static_cast<uint32_t>(a.lane[i]) + static_cast<uint32_t>(b.lane[i]));
   return r;
 }
 DROVER_INLINE I32x16 i_sub(I32x16 a, I32x16 b) {
   I32x16 r;
-  for (int i = 0; i < 16; i++) r.lane[i] = static_cast<int32_t>(static_cast<uint32_t>(a.lane[i]) - static_cast<uint32_t>(b.lane[i]));
+  for (int i = 0; i < 16; i++)
+    r.lane[i] = static_cast<int32_t>(static_cast<uint32_t>(a.lane[i]) - static_cast<uint32_t>(b.lane[i]));
   return r;
 }
 DROVER_INLINE I32x16 i_mul(I32x16 a, I32x16 b) {
   I32x16 r;
-  for (int i = 0; i < 16; i++) r.lane[i] = static_cast<int32_t>(static_cast<uint32_t>(a.lane[i]) * static_cast<uint32_t>(b.lane[i]));
+  for (int i = 0; i < 16; i++)
+    r.lane[i] = static_cast<int32_t>(static_cast<uint32_t>(a.lane[i]) * static_cast<uint32_t>(b.lane[i]));
   return r;
 }
 DROVER_INLINE F32x16 f_from_i(I32x16 a) {
