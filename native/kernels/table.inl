@@ -1,13 +1,15 @@
 // Included once per ISA file after its vocabularies: builds that ISA's kernel table.
 #include "kernels.h"
 // Order matters: each file uses those before it.
-#include "attention.inl"
-#include "elementwise.inl"
-#include "gemm.inl"
+// clang-format off
 #include "math.inl"
-#include "probe.inl"
+#include "elementwise.inl"
 #include "quantize.inl"
+#include "gemm.inl"
+#include "attention.inl"
 #include "sampling.inl"
+#include "probe.inl"
+// clang-format on
 
 namespace drover {
 namespace {
