@@ -14,10 +14,17 @@ void fill_gemm(KernelTable& table) {
   set_gemm(table, DType::f16, gemm_float<LoadF16>, DType::f32);
   set_gemm(table, DType::bf16, gemm_float<LoadBF16>, DType::f32);
   set_gemm(table, DType::q8_0, gemm_int<Run32<Q8Format>, DType::q8_0>, DType::a8_32);
-  set_gemm(table, DType::q4_0, gemm_int<Run32<Q4Format>, DType::q4_0>, DType::a8_32);
-  set_gemm(table, DType::iq4_nl, gemm_int<Run32<Iq4Format>, DType::iq4_nl>, DType::a8_32);
-  set_gemm(table, DType::q4_k, gemm_int<Run256<Q45kFormat<false>>, DType::q4_k>, DType::a8_256);
-  set_gemm(table, DType::q5_k, gemm_int<Run256<Q45kFormat<true>>, DType::q5_k>, DType::a8_256);
+  set_gemm(table, DType::q4_0, gemm_int<Run32<Q4Format<DType::q4_0>>, DType::q4_0>, DType::a8_32);
+  set_gemm(table, DType::q4_1, gemm_int<Run32<Q4Format<DType::q4_1>>, DType::q4_1>, DType::a8_32);
+  set_gemm(table, DType::q5_0, gemm_int<Run32<Q5Format<DType::q5_0>>, DType::q5_0>, DType::a8_32);
+  set_gemm(table, DType::q5_1, gemm_int<Run32<Q5Format<DType::q5_1>>, DType::q5_1>, DType::a8_32);
+  set_gemm(table, DType::iq4_nl, gemm_int<Run32<BookFormat<DType::iq4_nl>>, DType::iq4_nl>, DType::a8_32);
+  set_gemm(table, DType::iq4_xs, gemm_int<Run32<BookFormat<DType::iq4_xs>>, DType::iq4_xs>, DType::a8_32);
+  set_gemm(table, DType::mxfp4, gemm_int<Run32<BookFormat<DType::mxfp4>>, DType::mxfp4>, DType::a8_32);
+  set_gemm(table, DType::q2_k, gemm_int<Run256<Q2kFormat>, DType::q2_k>, DType::a8_256);
+  set_gemm(table, DType::q3_k, gemm_int<Run256<Q3kFormat>, DType::q3_k>, DType::a8_256);
+  set_gemm(table, DType::q4_k, gemm_int<Run256<Q45kFormat<DType::q4_k>>, DType::q4_k>, DType::a8_256);
+  set_gemm(table, DType::q5_k, gemm_int<Run256<Q45kFormat<DType::q5_k>>, DType::q5_k>, DType::a8_256);
   set_gemm(table, DType::q6_k, gemm_int<Run256<Q6kFormat>, DType::q6_k>, DType::a8_256);
 #define DROVER_DTYPE(name, elements, bytes)                                           \
   if (DType::name < DType::u32) {                                                     \

@@ -41,13 +41,14 @@ DROVER_INLINE void for_tile(Body body) {
 template <typename Format, uint32_t kR, uint32_t kV, typename View>
 DROVER_INLINE void add_32(const View (&w)[kV], uint32_t view_first, RowsOf8 x, uint32_t first, uint32_t blocks,
                           ColF (&acc)[kR][kV]) {
-  constexpr bool kFromZero = Format::kByteCodes && kByteZero == 0;
+  constexpr bool kFromZero = Format::kByteCodes ? kByteZero == 0 : Format::kMins;
   const uint64_t scales = a8_32_scales(x.depth);
   const uint64_t zeros = Format::kByteCodes ? a8_32_zeros128(x.depth) : a8_32_zeros8(x.depth);
   for (uint32_t b = 0; b < blocks; b++) {
     if constexpr (kV == 1 && kR <= 8) {
-      for (uint32_t i = 0; i < Format::kBlockBytes; i += kLine)
-        __builtin_prefetch(w[0].super(b) + 4096 + b % 2 * Format::kBlockBytes + i);
+      constexpr uint32_t kBlockBytes = Format::kSuper / Format::kBlocks;
+      for (uint32_t i = 0; i < kBlockBytes; i += kLine)
+        __builtin_prefetch(w[0].super(b) + 4096 + b % Format::kBlocks * kBlockBytes + i);
     }
     const uint32_t block = first + b;
     ColI total[kR][kV];
@@ -91,6 +92,16 @@ DROVER_INLINE void add_32(const View (&w)[kV], uint32_t view_first, RowsOf8 x, u
     for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
       acc[r][v] = c_fma(c_from(total[r][v]), c_mul(d[v], c_set(x.load<float>(r, scales, block))), acc[r][v]);
     });
+    if constexpr (Format::kMins) {
+      ColF m[kV];
+#pragma GCC unroll 2
+      for (uint32_t v = 0; v < kV; v++) m[v] = w[v].min(view_first + b);
+      for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
+        // The sum of the block's activations: zeros8 is -8 times that of their codes.
+        const float codes = static_cast<float>(x.load<int32_t>(r, a8_32_zeros8(x.depth), block)) * -0.125f;
+        acc[r][v] = c_fma(m[v], c_set(codes * x.load<float>(r, scales, block)), acc[r][v]);
+      });
+    }
   }
 }
 
@@ -135,7 +146,7 @@ DROVER_INLINE void add_256(const View (&w)[kV], RowsOf8 x, uint32_t block, ColF 
   ColI zero[kR][kV];
   for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { zero[r][v] = i_columns(0); });
   if constexpr (!kStartAtZeroPoint) {
-    const uint64_t sums = Format::kMins ? a8_256_sums32(x.depth) : a8_256_sums16(x.depth);
+    const uint64_t sums = Format::kScales == 8 ? a8_256_sums32(x.depth) : a8_256_sums16(x.depth);
     for (uint32_t i = 0; i < Format::kScales; i += 2) {
       ScalePair pair[kV];
 #pragma GCC unroll 2
@@ -162,7 +173,7 @@ DROVER_INLINE void add_256(const View (&w)[kV], RowsOf8 x, uint32_t block, ColF 
 template <typename Format>
 struct Run32 {
   static uint32_t chunks(uint32_t depth) { return (depth + 255) / 256; }
-  static constexpr uint32_t chunk_bytes() { return 4 * Format::kSuper; }
+  static constexpr uint32_t chunk_bytes() { return 8 / Format::kBlocks * Format::kSuper; }
   template <uint32_t kR>
   static void packed(const uint8_t* panel, uint32_t column, RowsOf8 x, float* out) {
     const Packed32<Format> w[1] = {{panel, column}};

@@ -19,82 +19,151 @@ DROVER_INLINE void for_pairs(Body body) {
 }
 inline constexpr uint32_t smaller_of(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
-// 32-blocks with an f16 scale: w = d · (code - zero). `kBytes`: codes stand for code - 128.
-template <bool kBytes, uint32_t kSuperBytes, uint32_t kBlock>
-struct Format32 {
-  static constexpr bool kByteCodes = kBytes;
-  static constexpr uint32_t kDepth = 64, kSuper = kSuperBytes, kBlockBytes = kBlock;
-};
-struct Q8Format : Format32<true, kQ8Superblock, 8 * kLine> {
-  template <int kPair>
-  static DROVER_INLINE void codes(const uint8_t* lines, Bytes* low, Bytes* high) {
-    *low = b_load(lines + 2 * kPair * kLine);
-    *high = b_load(lines + (2 * kPair + 1) * kLine);
+// What all formats share. `kType` names the layout.
+template <DType kType>
+struct FormatOf {
+  static constexpr PanelLayout kLayout = panel_layout(kType);
+  static constexpr uint32_t kSuper = kLayout.bytes(), kScales = kLayout.scales;
+  // Codes of pair of groups `pair` of a superblock, without the bits above the nibble; `columns`: its first column's.
+  static DROVER_INLINE Bytes low_line(const uint8_t* columns, uint32_t pair) {
+    return b_load(columns + kLayout.low_at() + pair * (kLayout.low_bits == 8 ? 2 : 1) * kLine);
   }
-};
-struct Q4Format : Format32<false, kQ4Superblock, 4 * kLine> {
+  static DROVER_INLINE Bytes high_line(const uint8_t* columns, uint32_t line) {
+    return b_load(columns + kLayout.high_at() + line * kLine);
+  }
+  // Nibbles with one more bit each; the high lines hold 8 groups, four pairs.
   template <int kPair>
-  static DROVER_INLINE void codes(const uint8_t* lines, Bytes* low, Bytes* high) {
-    const Bytes both = b_load(lines + kPair * kLine);
+  static DROVER_INLINE void five_bits(const uint8_t* columns, uint32_t pair, Bytes* low, Bytes* high) {
+    const Bytes both = low_line(columns, pair), bits = high_line(columns, pair / kPairs);
+    *low = b_bits<kPair * 2, 1>(b_low(both), bits);
+    *high = b_bits<kPair * 2 + 1, 1>(b_high(both), bits);
+  }
+  static DROVER_INLINE void four_bits(const uint8_t* columns, uint32_t pair, Bytes* low, Bytes* high) {
+    const Bytes both = low_line(columns, pair);
     *low = b_low(both);
     *high = b_high(both);
-  }
-};
-struct Iq4Format : Format32<true, kQ4Superblock, 4 * kLine> {
-  template <int kPair>
-  static DROVER_INLINE void codes(const uint8_t* lines, Bytes* low, Bytes* high) {
-    alignas(16) static constexpr uint8_t kBook[16] = {1,   24,  45,  63,  79,  93,  106, 118,
-                                                      129, 141, 153, 166, 181, 197, 217, 241};
-    static_assert(kBook[0] == kIq4NlCodes[0] + 128 && kBook[15] == kIq4NlCodes[15] + 128);
-    const Bytes both = b_load(lines + kPair * kLine);
-    *low = b_lookup(b_low(both), kBook);
-    *high = b_lookup(b_high(both), kBook);
   }
 };
 
-// 256-blocks with 8 sub-blocks of 32: w = d · scale · code - dmin · min. kHigh: the fifth bits follow.
-template <bool kHigh>
-struct Q45kFormat {
-  static constexpr bool kMins = true;
-  static constexpr uint32_t kSuper = kHigh ? kQ5kSuperblock : kQ4kSuperblock;
-  static constexpr uint32_t kScales = 8, kScalePairs = 4;  // scales of a block, pairs of groups that share one
-  static constexpr uint32_t kTakePairs = smaller_of(kScalePairs, (kHigh ? kGroups31 : kGroups15) / 2);
-  template <int kPair>
-  static DROVER_INLINE void codes(const uint8_t* super, uint32_t sub, Bytes* low, Bytes* high) {
-    const Bytes both = b_load(super + kQ4kLines + (sub * kPairs + kPair) * kLine);
-    *low = b_low(both);
-    *high = b_high(both);
-    if constexpr (kHigh) {
-      const Bytes bits = b_load(super + kQ5kHigh + sub * kLine);
-      *low = b_bits<kPair * 2, 1>(*low, bits);
-      *high = b_bits<kPair * 2 + 1, 1>(*high, bits);
-    }
+// 32-blocks with a float scale: w = d · (code - zero) + m. `kBytes`: codes stand for code - 128, otherwise they are 0
+// to 15, and less 8 unless the format has mins. pair counts the pairs of groups of a superblock; kPair = pair % 4.
+template <DType kType, bool kBytes>
+struct Format32 : FormatOf<kType> {
+  static constexpr bool kByteCodes = kBytes;
+  static constexpr PanelLayout kLayout = panel_layout(kType);
+  static constexpr bool kMins = kLayout.halves == Halves::kPerBlockMins;
+  static constexpr uint32_t kBlocks = kLayout.depth / 32;  // of a superblock
+  static DROVER_INLINE ColF scale(const uint8_t* super, uint32_t block, uint32_t column) {
+    return c_half(reinterpret_cast<const uint16_t*>(super) + block * 16 + column);
   }
+  static DROVER_INLINE ColF min(const uint8_t* super, uint32_t block, uint32_t column) {
+    return scale(super, 2 + block, column);
+  }
+};
+struct Q8Format : Format32<DType::q8_0, true> {
+  template <int kPair>
+  static DROVER_INLINE void codes(const uint8_t* columns, uint32_t pair, Bytes* low, Bytes* high) {
+    *low = low_line(columns, pair);
+    *high = b_load(columns + kLayout.low_at() + (2 * pair + 1) * kLine);
+  }
+};
+template <DType kType>  // q4_0 and q4_1
+struct Q4Format : Format32<kType, false> {
+  template <int kPair>
+  static DROVER_INLINE void codes(const uint8_t* columns, uint32_t pair, Bytes* low, Bytes* high) {
+    FormatOf<kType>::four_bits(columns, pair, low, high);
+  }
+};
+template <DType kType>  // q5_0 and q5_1
+struct Q5Format : Format32<kType, true> {
+  template <int kPair>
+  static DROVER_INLINE void codes(const uint8_t* columns, uint32_t pair, Bytes* low, Bytes* high) {
+    FormatOf<kType>::template five_bits<kPair>(columns, pair, low, high);
+    constexpr uint8_t kZero = kType == DType::q5_0 ? 128 - 16 : 128;
+    *low = b_plus(*low, kZero);
+    *high = b_plus(*high, kZero);
+  }
+};
+alignas(16) constexpr uint8_t kIq4Book[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
+static_assert(kIq4Book[0] == kIq4Codes[0] + 128 && kIq4Book[15] == kIq4Codes[15] + 128);
+alignas(16) constexpr uint8_t kE2m1Book[16] = {128, 129, 130, 131, 132, 134, 136, 140,
+                                               128, 127, 126, 125, 124, 122, 120, 116};
+static_assert(kE2m1Book[7] == kE2m1Codes[7] + 128 && kE2m1Book[15] == kE2m1Codes[15] + 128);
+template <DType kType>  // iq4_nl, iq4_xs and mxfp4
+struct BookFormat : Format32<kType, true> {
+  template <int kPair>
+  static DROVER_INLINE void codes(const uint8_t* columns, uint32_t pair, Bytes* low, Bytes* high) {
+    constexpr const uint8_t* kBook = kType == DType::mxfp4 ? kE2m1Book : kIq4Book;
+    FormatOf<kType>::four_bits(columns, pair, low, high);
+    *low = b_lookup(*low, kBook);
+    *high = b_lookup(*high, kBook);
+  }
+  static DROVER_INLINE ColF scale(const uint8_t* super, uint32_t block, uint32_t column) {
+    const uint16_t* halves = reinterpret_cast<const uint16_t*>(super) + column;
+    if constexpr (kType == DType::mxfp4) return c_bfloat(halves + block * 16);
+    if constexpr (kType == DType::iq4_nl) return c_half(halves + block * 16);
+    // A half times six bits: exact.
+    const uint8_t* scales = super + FormatOf<kType>::kLayout.scales_at() + column;
+    return c_mul(c_half(halves), c_bytes(scales + block * 16));
+  }
+};
+
+// 256-blocks with 8 or 16 sub-blocks: w = d · scale · code - dmin · min, or w = d · scale · (code - 32), signed scales.
+template <DType kType>
+struct Format256 : FormatOf<kType> {
+  static constexpr PanelLayout kLayout = panel_layout(kType);
+  static constexpr bool kMins = kLayout.mins;
+  static constexpr uint32_t kScalePairs = 32 / kLayout.scales;  // pairs of groups that share a scale
   static DROVER_INLINE Scale scale(const uint8_t* super, uint32_t i, uint32_t column) {
-    return scale_unsigned(super + kQ4kScales + i * 16 + column);
+    const uint8_t* at = super + kLayout.scales_at() + i * 16 + column;
+    if constexpr (kMins) return scale_unsigned(at);
+    return scale_signed(at);
   }
   static DROVER_INLINE Scale zero(const uint8_t* super, uint32_t i, uint32_t column) {
-    return scale_unsigned(super + kQ4kMins + i * 16 + column);
+    if constexpr (kMins) return scale_unsigned(super + kLayout.mins_at() + i * 16 + column);
+    return scale(super, i, column);
   }
 };
-
-// 256-blocks with 16 sub-blocks of 16: w = d · scale · (code - 32), signed scales.
-struct Q6kFormat {
-  static constexpr bool kMins = false;
-  static constexpr uint32_t kSuper = kQ6kSuperblock;
-  static constexpr uint32_t kScales = 16, kScalePairs = 2;
+template <DType kType>  // q4_k and q5_k
+struct Q45kFormat : Format256<kType> {
+  static constexpr bool kHigh = kType == DType::q5_k;
+  static constexpr uint32_t kTakePairs = smaller_of(Format256<kType>::kScalePairs, (kHigh ? kGroups31 : kGroups15) / 2);
+  template <int kPair>
+  static DROVER_INLINE void codes(const uint8_t* columns, uint32_t pair, Bytes* low, Bytes* high) {
+    if constexpr (kHigh) {
+      FormatOf<kType>::template five_bits<kPair>(columns, pair, low, high);
+    } else {
+      FormatOf<kType>::four_bits(columns, pair, low, high);
+    }
+  }
+};
+struct Q6kFormat : Format256<DType::q6_k> {
   static constexpr uint32_t kTakePairs = smaller_of(kScalePairs, kGroups63 / 2);
   template <int kPair>
-  static DROVER_INLINE void codes(const uint8_t* super, uint32_t sub, Bytes* low, Bytes* high) {
-    const Bytes both = b_load(super + kQ6kLines + (sub * kPairs + kPair) * kLine);
-    const Bytes plane = b_load(super + kQ6kHigh + (sub * 2 + kPair / 2) * kLine);
+  static DROVER_INLINE void codes(const uint8_t* columns, uint32_t pair, Bytes* low, Bytes* high) {
+    const Bytes both = low_line(columns, pair), plane = high_line(columns, pair / 2);
     *low = b_bits<kPair % 2 * 4, 3>(b_low(both), plane);
     *high = b_bits<kPair % 2 * 4 + 2, 3>(b_high(both), plane);
   }
-  static DROVER_INLINE Scale scale(const uint8_t* super, uint32_t i, uint32_t column) {
-    return scale_signed(super + kQ6kScales + i * 16 + column);
+};
+struct Q2kFormat : Format256<DType::q2_k> {
+  static constexpr uint32_t kTakePairs = smaller_of(kScalePairs, kGroups15 / 2);
+  template <int kPair>
+  static DROVER_INLINE void codes(const uint8_t* columns, uint32_t pair, Bytes* low, Bytes* high) {
+    const Bytes plane = low_line(columns, pair / 2);
+    *low = b_field<kPair % 2 * 4, 3, 0>(plane);
+    *high = b_field<kPair % 2 * 4 + 2, 3, 0>(plane);
   }
-  static DROVER_INLINE Scale zero(const uint8_t* super, uint32_t i, uint32_t column) { return scale(super, i, column); }
+};
+struct Q3kFormat : Format256<DType::q3_k> {
+  static constexpr uint32_t kTakePairs = smaller_of(kScalePairs, kGroups63 / 2);
+  template <int kPair>
+  static DROVER_INLINE void codes(const uint8_t* columns, uint32_t pair, Bytes* low, Bytes* high) {
+    const Bytes plane = low_line(columns, pair / 2), bits = high_line(columns, pair / kPairs);
+    // From the format's zero point of 4 to the 32 of 256-blocks.
+    *low = b_plus(b_or(b_field<kPair % 2 * 4, 3, 0>(plane), b_field<kPair * 2, 1, 2>(bits)), 28);
+    *high = b_plus(b_or(b_field<kPair % 2 * 4 + 2, 3, 0>(plane), b_field<kPair * 2 + 1, 1, 2>(bits)), 28);
+  }
 };
 
 // ---- views: one vector of columns of a panel ----
@@ -103,14 +172,17 @@ template <typename Format>
 struct Packed32 {
   const uint8_t* panel;
   uint32_t column;
-  DROVER_INLINE const uint8_t* super(uint32_t block) const { return panel + uint64_t{block / 2} * Format::kSuper; }
+  DROVER_INLINE const uint8_t* super(uint32_t block) const {
+    return panel + uint64_t{block / Format::kBlocks} * Format::kSuper;
+  }
   template <int kPair>
   DROVER_INLINE void codes(uint32_t block, Bytes* low, Bytes* high) const {
-    Format::template codes<kPair>(super(block) + kLine + block % 2 * Format::kBlockBytes + column * 4, low, high);
+    Format::template codes<kPair>(super(block) + column * 4, block % Format::kBlocks * kPairs + kPair, low, high);
   }
   DROVER_INLINE ColF scale(uint32_t block) const {
-    return c_half(reinterpret_cast<const uint16_t*>(super(block) + block % 2 * 32) + column);
+    return Format::scale(super(block), block % Format::kBlocks, column);
   }
+  DROVER_INLINE ColF min(uint32_t block) const { return Format::min(super(block), block % Format::kBlocks, column); }
 };
 template <typename Format>
 struct Packed256 {
@@ -119,7 +191,7 @@ struct Packed256 {
   DROVER_INLINE const uint8_t* super(uint32_t block) const { return panel + uint64_t{block} * Format::kSuper; }
   template <int kPair>
   DROVER_INLINE void codes(uint32_t block, uint32_t sub, Bytes* low, Bytes* high) const {
-    Format::template codes<kPair>(super(block) + column * 4, sub, low, high);
+    Format::template codes<kPair>(super(block) + column * 4, sub * kPairs + kPair, low, high);
   }
   DROVER_INLINE Scale scale(uint32_t block, uint32_t i) const { return Format::scale(super(block), i, column); }
   // Scales of the zero points of sub-blocks i and i + 1.
@@ -135,7 +207,8 @@ struct Packed256 {
 };
 
 #ifndef DROVER_SCALAR
-// A chunk of one panel, unpacked: lines of codes by group, then lines of scales, of zero-point pairs, d and dmin.
+// A chunk of one panel, unpacked: lines of codes by group, then lines of scales, of zero-point pairs (or float mins), d
+// and dmin.
 inline constexpr uint32_t kWideScales = 64 * kLine, kWideZeros = kWideScales + 16 * kLine,
                           kWideD = kWideZeros + 8 * kLine;
 inline constexpr uint32_t kWideBytes = kWideD + 2 * kLine;
@@ -155,6 +228,7 @@ struct Wide32 : Wide {
   DROVER_INLINE ColF scale(uint32_t block) const {
     return c_load(reinterpret_cast<const float*>(at(kWideScales, block)));
   }
+  DROVER_INLINE ColF min(uint32_t block) const { return c_load(reinterpret_cast<const float*>(at(kWideZeros, block))); }
 };
 struct Wide256 : Wide {
   template <int kPair>
@@ -188,6 +262,7 @@ void widen_32(const uint8_t* panel, uint32_t first, uint32_t blocks, uint8_t* ch
         store_codes<kPair>(chunk, b, column, low, high);
       });
       store_float(chunk, kWideScales, b, column, from.scale(first + b));
+      if constexpr (Format::kMins) store_float(chunk, kWideZeros, b, column, from.min(first + b));
     }
   }
 }

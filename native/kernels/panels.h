@@ -1,15 +1,12 @@
 // The prepared layouts in numbers: what prepare.cc writes and the GEMM kernels read. A panel is 16 output columns,
-// stored as a sequence of superblocks along depth. "Line": 64 bytes, the codes of 16 columns x 4 consecutive k, byte
-// 4 c + j = column c, k = 4 g + j. 4-bit lines hold two such groups: g in the low nibbles, g + 1 in the high ones.
-//
-//   float       [depth][16] of the stored type
-//   q8_0        per 64 k: 2 x scales f16[16], 16 lines of code + 128
-//   q4_0        per 64 k: 2 x scales f16[16], 8 nibble lines of code (0..15, zero point 8)
-//   iq4_nl      as q4_0, codes are indices into the code book
-//   q4_k        per 256 k: d f16[16], dmin f16[16], scale u8[8][16], min u8[8][16], 32 nibble lines
-//   q5_k        as q4_k, then 8 lines of high bits: line s holds bit i = the fifth bit of group 8 s + i
-//   q6_k        per 256 k: d f16[16] and 32 zero bytes, scale i8[16][16], 32 nibble lines, then 16 lines of
-//               high bits: line s holds bits 2 i, 2 i + 1 = the upper bits of group 4 s + i; zero point 32
+// stored as a sequence of superblocks along depth; floats are [depth][16] of the stored type. A superblock of integer
+// codes is
+//   halves   u16[2 or 4][16]: see `halves` below
+//   scales   u8 or i8 [scales][16], then mins u8 [scales][16] where the format has them
+//   low      lines of the lowest 8, 4 or 2 bits of the codes
+//   high     lines of the bits above, where the format has any
+// "Line": 64 bytes, the codes of 16 columns x 4 consecutive k, byte 4 c + j = column c, k = 4 g + j; g is the group. A
+// line of n-bit fields holds 8 / n groups, the first in the lowest bits.
 // Superblocks are multiples of 64 bytes; a depth that ends inside a superblock is filled with zero codes and scales.
 #ifndef DROVER_KERNELS_PANELS_H_
 #define DROVER_KERNELS_PANELS_H_
@@ -20,50 +17,69 @@
 namespace drover {
 
 inline constexpr uint32_t kLine = 64;
-inline constexpr uint32_t kQ8Superblock = 64 + 16 * kLine;
-inline constexpr uint32_t kQ4Superblock = 64 + 8 * kLine;
-inline constexpr uint32_t kQ4kScales = 64, kQ4kMins = kQ4kScales + 128, kQ4kLines = kQ4kMins + 128;
-inline constexpr uint32_t kQ4kSuperblock = kQ4kLines + 32 * kLine;
-inline constexpr uint32_t kQ5kHigh = kQ4kSuperblock;
-inline constexpr uint32_t kQ5kSuperblock = kQ5kHigh + 8 * kLine;
-inline constexpr uint32_t kQ6kScales = 64, kQ6kLines = kQ6kScales + 256;
-inline constexpr uint32_t kQ6kHigh = kQ6kLines + 32 * kLine;
-inline constexpr uint32_t kQ6kSuperblock = kQ6kHigh + 16 * kLine;
 
-// k per superblock and its bytes; {0, 0} for a dtype without a prepared form.
-struct Superblock {
-  uint32_t depth, bytes;
+// What the u16 lines at the start of a superblock hold, as [16] each.
+enum class Halves : uint8_t {
+  kPerBlock,      // 64 k: scale of the first 32-block, of the second
+  kPerBlockMins,  // 64 k: the same, then minimum of the first, of the second
+  kSuper,         // 256 k: d, dmin (0 where there are no mins)
 };
-inline constexpr Superblock superblock(DType dtype) {
+struct PanelLayout {
+  uint32_t depth;  // k per superblock; 0: this dtype has no prepared form
+  Halves halves;
+  uint32_t scales;    // integer scales of a superblock
+  bool mins;          // as many integer mins
+  uint32_t low_bits;  // of a code, and how many lie above
+  uint32_t high_bits;
+  constexpr uint32_t scales_at() const { return halves == Halves::kPerBlockMins ? 128 : 64; }
+  constexpr uint32_t mins_at() const { return scales_at() + scales * 16; }
+  constexpr uint32_t low_at() const { return mins_at() + (mins ? scales * 16 : 0); }
+  constexpr uint32_t high_at() const { return low_at() + depth * 2 * low_bits; }
+  constexpr uint32_t bytes() const { return high_at() + depth * 2 * high_bits; }
+};
+inline constexpr PanelLayout panel_layout(DType dtype) {
   switch (dtype) {
-    case DType::f32:
-      return {1, 64};
-    case DType::f16:
-    case DType::bf16:
-      return {1, 32};
-    case DType::q8_0:
-      return {64, kQ8Superblock};
-    case DType::q4_0:
-    case DType::iq4_nl:
-      return {64, kQ4Superblock};
+    case DType::q8_0:  // code + 128
+      return {64, Halves::kPerBlock, 0, false, 8, 0};
+    case DType::q4_0:    // zero point 8
+    case DType::iq4_nl:  // index into the code book
+    case DType::mxfp4:   // index into the code book; the scale is a bfloat
+      return {64, Halves::kPerBlock, 0, false, 4, 0};
+    case DType::q4_1:
+      return {64, Halves::kPerBlockMins, 0, false, 4, 0};
+    case DType::q5_0:  // zero point 16
+      return {64, Halves::kPerBlock, 0, false, 4, 1};
+    case DType::q5_1:
+      return {64, Halves::kPerBlockMins, 0, false, 4, 1};
+    case DType::q2_k:
+      return {256, Halves::kSuper, 16, true, 2, 0};
+    case DType::q3_k:  // zero point 4
+      return {256, Halves::kSuper, 16, false, 2, 1};
     case DType::q4_k:
-      return {256, kQ4kSuperblock};
+      return {256, Halves::kSuper, 8, true, 4, 0};
     case DType::q5_k:
-      return {256, kQ5kSuperblock};
-    case DType::q6_k:
-      return {256, kQ6kSuperblock};
+      return {256, Halves::kSuper, 8, true, 4, 1};
+    case DType::q6_k:  // zero point 32
+      return {256, Halves::kSuper, 16, false, 4, 2};
+    case DType::iq4_xs:  // index into the code book
+      return {256, Halves::kSuper, 8, false, 4, 0};
     default:
-      return {0, 0};
+      return {0, Halves::kSuper, 0, false, 0, 0};
   }
 }
+inline constexpr bool is_float(DType dtype) {
+  return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
+}
+// Bytes of a panel; 0 for a dtype without a prepared form.
 inline constexpr uint64_t panel_bytes(DType dtype, uint32_t depth) {
-  const Superblock block = superblock(dtype);
-  if (block.depth == 0) return 0;
-  return round_up((uint64_t{depth} + block.depth - 1) / block.depth * block.bytes, 64);
+  if (is_float(dtype)) return round_up(uint64_t{depth} * (dtype == DType::f32 ? 64 : 32), 64);
+  const PanelLayout layout = panel_layout(dtype);
+  return layout.depth == 0 ? 0 : (uint64_t{depth} + layout.depth - 1) / layout.depth * layout.bytes();
 }
 
-// The code book of iq4_nl: constants of the GGUF format.
-constexpr int8_t kIq4NlCodes[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+// Code books: constants of the GGUF format (iq4_nl and iq4_xs; twice the E2M1 values of mxfp4).
+constexpr int8_t kIq4Codes[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+constexpr int8_t kE2m1Codes[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 }  // namespace drover
 

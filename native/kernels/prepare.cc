@@ -11,11 +11,11 @@ namespace {
 
 constexpr uint32_t kCols = kPanel;
 
-// The codes of one superblock of one column, its float scales and its integer scales, as the panel wants them.
+// The codes of one superblock of one column and its scales, as the panel wants them.
 struct Column {
   alignas(64) uint8_t codes[256];
-  uint16_t d[2], dmin;
-  uint8_t scales[16], mins[8];
+  uint16_t d[2], m[2];
+  uint8_t scales[16], mins[16];
 };
 
 uint16_t load16(const uint8_t* p) {
@@ -30,18 +30,39 @@ void nibbles_32(const uint8_t* packed, uint8_t* codes) {
     codes[j + 16] = packed[j] >> 4;
   }
 }
+// Bit i of four bytes is the fifth bit of code i.
+void fifth_bits_32(const uint8_t* packed, uint8_t* codes) {
+  uint32_t bits;
+  std::memcpy(&bits, packed, 4);
+  for (uint32_t j = 0; j < 32; j++) codes[j] |= static_cast<uint8_t>((bits >> j & 1) << 4);
+}
 
-// Up to two 32-blocks.
-void read_32(DType dtype, const uint8_t* source, uint32_t blocks, Column& column) {
-  const uint32_t bytes = dtype == DType::q8_0 ? 34 : 18;
-  for (uint32_t b = 0; b < blocks; b++) {
-    const uint8_t* block = source + b * bytes;
-    column.d[b] = load16(block);
-    if (dtype == DType::q8_0) {
-      for (uint32_t j = 0; j < 32; j++) column.codes[b * 32 + j] = block[2 + j] ^ 0x80;
-    } else {
-      nibbles_32(block + 2, column.codes + b * 32);
-    }
+// One 32-block, the first or second of a superblock.
+void read_32(DType dtype, const uint8_t* block, uint32_t which, Column& column) {
+  uint8_t* codes = column.codes + which * 32;
+  if (dtype == DType::mxfp4) {
+    // Half the E8M0 scale, 2^(e - 128), as a bfloat; subnormal for the two lowest exponents.
+    const uint32_t e = block[0];
+    column.d[which] = static_cast<uint16_t>(e < 2 ? 0x20u << e : (e - 1) << 7);
+    return nibbles_32(block + 1, codes);
+  }
+  column.d[which] = load16(block);
+  switch (dtype) {
+    case DType::q8_0:
+      for (uint32_t j = 0; j < 32; j++) codes[j] = block[2 + j] ^ 0x80;
+      return;
+    case DType::q4_1:
+      column.m[which] = load16(block + 2);
+      return nibbles_32(block + 4, codes);
+    case DType::q5_0:
+      nibbles_32(block + 6, codes);
+      return fifth_bits_32(block + 2, codes);
+    case DType::q5_1:
+      column.m[which] = load16(block + 2);
+      nibbles_32(block + 8, codes);
+      return fifth_bits_32(block + 4, codes);
+    default:
+      return nibbles_32(block + 2, codes);
   }
 }
 
@@ -55,28 +76,73 @@ void scales_k4(const uint8_t* packed, Column& column) {
   }
 }
 
-void read_256(DType dtype, const uint8_t* block, Column& column) {
-  uint8_t* codes = column.codes;
-  if (dtype == DType::q6_k) {
-    column.d[0] = load16(block + 208);
-    std::memcpy(column.scales, block + 192, 16);
-    for (uint32_t part = 0; part < 2; part++) {
-      const uint8_t* low = block + part * 64;
-      const uint8_t* high = block + 128 + part * 32;
-      uint8_t* out = codes + part * 128;
-      for (uint32_t j = 0; j < 32; j++) {
-        out[j] = static_cast<uint8_t>((low[j] & 15) | ((high[j] & 3) << 4));
-        out[j + 32] = static_cast<uint8_t>((low[j + 32] & 15) | ((high[j] >> 2 & 3) << 4));
-        out[j + 64] = static_cast<uint8_t>((low[j] >> 4) | ((high[j] >> 4 & 3) << 4));
-        out[j + 96] = static_cast<uint8_t>((low[j + 32] >> 4) | ((high[j] >> 6) << 4));
-      }
+void read_q2_k(const uint8_t* block, Column& column) {
+  column.d[0] = load16(block + 80);
+  column.m[0] = load16(block + 82);
+  for (uint32_t i = 0; i < 16; i++) {
+    column.scales[i] = block[i] & 15;
+    column.mins[i] = block[i] >> 4;
+  }
+  for (uint32_t i = 0; i < 256; i++) column.codes[i] = block[16 + i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3;
+}
+
+void read_q3_k(const uint8_t* block, Column& column) {
+  column.d[0] = load16(block + 108);
+  const uint8_t* packed = block + 96;
+  for (uint32_t i = 0; i < 16; i++) {
+    const uint32_t low = (i < 8 ? packed[i] : packed[i - 8] >> 4) & 15u;
+    column.scales[i] = static_cast<uint8_t>((low | (packed[8 + i % 4] >> (i / 4 * 2) & 3u) << 4) - 32);
+  }
+  for (uint32_t i = 0; i < 256; i++) {
+    const uint32_t low = block[32 + i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3u;
+    column.codes[i] = static_cast<uint8_t>(low | (block[i % 32] >> (i / 32) & 1u) << 2);
+  }
+}
+
+void read_q6_k(const uint8_t* block, Column& column) {
+  column.d[0] = load16(block + 208);
+  std::memcpy(column.scales, block + 192, 16);
+  for (uint32_t part = 0; part < 2; part++) {
+    const uint8_t* low = block + part * 64;
+    const uint8_t* high = block + 128 + part * 32;
+    uint8_t* out = column.codes + part * 128;
+    for (uint32_t j = 0; j < 32; j++) {
+      out[j] = static_cast<uint8_t>((low[j] & 15) | ((high[j] & 3) << 4));
+      out[j + 32] = static_cast<uint8_t>((low[j + 32] & 15) | ((high[j] >> 2 & 3) << 4));
+      out[j + 64] = static_cast<uint8_t>((low[j] >> 4) | ((high[j] >> 4 & 3) << 4));
+      out[j + 96] = static_cast<uint8_t>((low[j + 32] >> 4) | ((high[j] >> 6) << 4));
     }
-    return;
+  }
+}
+
+void read_iq4_xs(const uint8_t* block, Column& column) {
+  column.d[0] = load16(block);
+  const uint32_t high = load16(block + 2);
+  for (uint32_t i = 0; i < 8; i++) {
+    const uint32_t low = block[4 + i / 2] >> (i % 2 * 4) & 15u;
+    column.scales[i] = static_cast<uint8_t>((low | (high >> (2 * i) & 3u) << 4) - 32);
+    nibbles_32(block + 8 + i * 16, column.codes + i * 32);
+  }
+}
+
+void read_256(DType dtype, const uint8_t* block, Column& column) {
+  switch (dtype) {
+    case DType::q2_k:
+      return read_q2_k(block, column);
+    case DType::q3_k:
+      return read_q3_k(block, column);
+    case DType::q6_k:
+      return read_q6_k(block, column);
+    case DType::iq4_xs:
+      return read_iq4_xs(block, column);
+    default:
+      break;
   }
   column.d[0] = load16(block);
-  column.dmin = load16(block + 2);
+  column.m[0] = load16(block + 2);
   scales_k4(block + 4, column);
   const uint8_t* packed = block + (dtype == DType::q5_k ? 48 : 16);
+  uint8_t* codes = column.codes;
   for (uint32_t part = 0; part < 4; part++) {
     for (uint32_t j = 0; j < 32; j++) {
       codes[part * 64 + j] = packed[part * 32 + j] & 15;
@@ -104,51 +170,44 @@ void write_nibbles(const Column* columns, uint32_t depth, uint8_t* lines) {
   }
 }
 
-// Lines of the bits above the nibble: `bits` per code, 8 / bits groups per line.
-void write_high_bits(const Column* columns, uint32_t bits, uint8_t* lines) {
+// Lines of `bits` bits of each code, from bit `first` on: 8 / bits groups per line.
+void write_bits(const Column* columns, uint32_t depth, uint32_t first, uint32_t bits, uint8_t* lines) {
   const uint32_t groups = 8 / bits;
   const uint32_t mask = 0x01010101u * ((1u << bits) - 1);
   for (uint32_t c = 0; c < kCols; c++) {
-    for (uint32_t line = 0; line < 64 / groups; line++) {
+    for (uint32_t line = 0; line < depth / 4 / groups; line++) {
       uint32_t packed = 0;
       for (uint32_t g = 0; g < groups; g++) {
         uint32_t four;
         std::memcpy(&four, columns[c].codes + (line * groups + g) * 4, 4);
-        packed |= (four >> 4 & mask) << (g * bits);
+        packed |= (four >> first & mask) << (g * bits);
       }
       std::memcpy(lines + line * kLine + c * 4, &packed, 4);
     }
   }
 }
 
-void write_superblock(DType dtype, const Column* columns, uint8_t* out) {
+void write_superblock(const PanelLayout& layout, const Column* columns, uint8_t* out) {
   uint16_t* halves = reinterpret_cast<uint16_t*>(out);
   for (uint32_t c = 0; c < kCols; c++) {
     halves[c] = columns[c].d[0];
-    const bool two = dtype == DType::q8_0 || dtype == DType::q4_0 || dtype == DType::iq4_nl;
-    halves[16 + c] = two ? columns[c].d[1] : columns[c].dmin;
+    halves[16 + c] = layout.halves == Halves::kSuper ? columns[c].m[0] : columns[c].d[1];
+    if (layout.halves == Halves::kPerBlockMins) {
+      halves[32 + c] = columns[c].m[0];
+      halves[48 + c] = columns[c].m[1];
+    }
+    for (uint32_t i = 0; i < layout.scales; i++) {
+      out[layout.scales_at() + i * 16 + c] = columns[c].scales[i];
+      if (layout.mins) out[layout.mins_at() + i * 16 + c] = columns[c].mins[i];
+    }
   }
-  if (dtype == DType::q8_0) {
-    for (uint32_t c = 0; c < kCols; c++) {
-      for (uint32_t g = 0; g < 16; g++) std::memcpy(out + kLine + g * kLine + c * 4, columns[c].codes + g * 4, 4);
-    }
-  } else if (dtype == DType::q6_k) {
-    for (uint32_t c = 0; c < kCols; c++) {
-      for (uint32_t s = 0; s < 16; s++) out[kQ6kScales + s * 16 + c] = columns[c].scales[s];
-    }
-    write_nibbles(columns, 256, out + kQ6kLines);
-    write_high_bits(columns, 2, out + kQ6kHigh);
-  } else if (dtype == DType::q4_k || dtype == DType::q5_k) {
-    for (uint32_t c = 0; c < kCols; c++) {
-      for (uint32_t s = 0; s < 8; s++) {
-        out[kQ4kScales + s * 16 + c] = columns[c].scales[s];
-        out[kQ4kMins + s * 16 + c] = columns[c].mins[s];
-      }
-    }
-    write_nibbles(columns, 256, out + kQ4kLines);
-    if (dtype == DType::q5_k) write_high_bits(columns, 1, out + kQ5kHigh);
+  if (layout.low_bits == 4) {
+    write_nibbles(columns, layout.depth, out + layout.low_at());
   } else {
-    write_nibbles(columns, 64, out + kLine);
+    write_bits(columns, layout.depth, 0, layout.low_bits, out + layout.low_at());
+  }
+  if (layout.high_bits != 0) {
+    write_bits(columns, layout.depth, layout.low_bits, layout.high_bits, out + layout.high_at());
   }
 }
 
@@ -215,12 +274,12 @@ uint64_t prepared_bytes(DType dtype, uint32_t rows, uint32_t depth) {
 void prepare_panels(DType dtype, const uint8_t* source, uint32_t rows, uint32_t depth, uint32_t panel_begin,
                     uint32_t panel_end, uint8_t* out) {
   const uint64_t stride = row_bytes(dtype, depth), panel_stride = panel_bytes(dtype, depth);
-  const Superblock super = superblock(dtype);
+  const PanelLayout layout = panel_layout(dtype);
   for (uint32_t panel = panel_begin; panel < panel_end; panel++) {
     const uint8_t* first = source + uint64_t{panel} * kPanel * stride;
     const uint32_t columns = rows - panel * kPanel < kPanel ? rows - panel * kPanel : kPanel;
     uint8_t* to = out + panel * panel_stride;
-    if (super.depth == 1) {
+    if (is_float(dtype)) {
       if (dtype == DType::f32) {
         pack_float<uint32_t>(first, columns, stride, depth, to);
       } else {
@@ -230,27 +289,59 @@ void prepare_panels(DType dtype, const uint8_t* source, uint32_t rows, uint32_t 
     }
     Column block[kPanel];
     for (Column& column : block) clear(dtype, column);
-    for (uint32_t k = 0; k < depth; k += super.depth, to += super.bytes) {
-      const uint32_t blocks = (depth - k < super.depth ? depth - k : super.depth) / 32;
+    for (uint32_t k = 0; k < depth; k += layout.depth, to += layout.bytes()) {
+      const uint32_t blocks = (depth - k < layout.depth ? depth - k : layout.depth) / 32;
       for (uint32_t c = 0; c < columns; c++) {
         const uint8_t* from = first + c * stride + row_bytes(dtype, k);
-        if (super.depth == 64) {
-          if (blocks == 1) clear(dtype, block[c]);
-          read_32(dtype, from, blocks, block[c]);
-        } else {
+        if (layout.depth == 256) {
           read_256(dtype, from, block[c]);
+          continue;
         }
+        if (blocks == 1) clear(dtype, block[c]);
+        for (uint32_t b = 0; b < blocks; b++) read_32(dtype, from + b * row_bytes(dtype, 32), b, block[c]);
       }
-      write_superblock(dtype, block, to);
+      write_superblock(layout, block, to);
     }
   }
 }
 
+namespace {
+
+// What code `code` of a column stands for, in units of its scale.
+int32_t code_value(DType dtype, int32_t code) {
+  switch (dtype) {
+    case DType::q8_0:
+      return code - 128;
+    case DType::q4_0:
+      return code - 8;
+    case DType::q5_0:
+      return code - 16;
+    case DType::q3_k:
+      return code - 4;
+    case DType::q6_k:
+      return code - 32;
+    case DType::iq4_nl:
+    case DType::iq4_xs:
+      return kIq4Codes[code];
+    case DType::mxfp4:
+      return kE2m1Codes[code];
+    default:
+      return code;
+  }
+}
+
+// Field of `bits` bits of element i of column c.
+int32_t field(const uint8_t* lines, uint32_t bits, uint32_t i, uint32_t c) {
+  const uint32_t groups = 8 / bits, group = i / 4;
+  return lines[group / groups * kLine + c * 4 + i % 4] >> (group % groups * bits) & ((1 << bits) - 1);
+}
+
+}  // namespace
+
 void decode_prepared_row(DType dtype, const uint8_t* prepared, uint32_t, uint32_t depth, uint32_t row, float* out) {
   const uint8_t* panel = prepared + row / kPanel * panel_bytes(dtype, depth);
   const uint32_t c = row % kPanel;
-  const Superblock super = superblock(dtype);
-  if (super.depth == 1) {
+  if (is_float(dtype)) {
     for (uint32_t k = 0; k < depth; k++) {
       const uint32_t i = k * kPanel + c;
       out[k] = dtype == DType::f32   ? reinterpret_cast<const float*>(panel)[i]
@@ -259,31 +350,27 @@ void decode_prepared_row(DType dtype, const uint8_t* prepared, uint32_t, uint32_
     }
     return;
   }
+  const PanelLayout layout = panel_layout(dtype);
   for (uint32_t k = 0; k < depth; k++) {
-    const uint8_t* block = panel + uint64_t{k / super.depth} * super.bytes;
-    const uint16_t* halves = reinterpret_cast<const uint16_t*>(block);
-    const uint32_t i = k % super.depth, byte = c * 4 + i % 4;
-    const auto nibble = [&](uint32_t lines) -> int32_t {
-      return block[lines + i / 8 * kLine + byte] >> (i / 4 % 2 * 4) & 15;
-    };
-    if (super.depth == 64) {
-      const float d = half_to_float(halves[i / 32 * 16 + c]);
-      const int32_t code = dtype == DType::q8_0   ? block[kLine + i / 4 * kLine + byte] - 128
-                           : dtype == DType::q4_0 ? nibble(kLine) - 8
-                                                  : kIq4NlCodes[nibble(kLine)];
-      out[k] = d * static_cast<float>(code);
-    } else if (dtype == DType::q6_k) {
-      const int32_t high = block[kQ6kHigh + i / 16 * kLine + byte] >> (i / 4 % 4 * 2) & 3;
-      const int8_t scale = static_cast<int8_t>(block[kQ6kScales + i / 16 * 16 + c]);
-      out[k] = half_to_float(halves[c]) * static_cast<float>(scale) *
-               static_cast<float>((nibble(kQ6kLines) | high << 4) - 32);
-    } else {
-      int32_t code = nibble(kQ4kLines);
-      if (dtype == DType::q5_k) code |= (block[kQ5kHigh + i / 32 * kLine + byte] >> (i / 4 % 8) & 1) << 4;
-      const float d = half_to_float(halves[c]) * static_cast<float>(block[kQ4kScales + i / 32 * 16 + c]);
-      const float m = half_to_float(halves[16 + c]) * static_cast<float>(block[kQ4kMins + i / 32 * 16 + c]);
-      out[k] = d * static_cast<float>(code) - m;
+    const uint8_t* super = panel + uint64_t{k / layout.depth} * layout.bytes();
+    const uint16_t* halves = reinterpret_cast<const uint16_t*>(super);
+    const uint32_t i = k % layout.depth;
+    int32_t code = field(super + layout.low_at(), layout.low_bits, i, c);
+    if (layout.high_bits != 0) code |= field(super + layout.high_at(), layout.high_bits, i, c) << layout.low_bits;
+    const float value = static_cast<float>(code_value(dtype, code));
+    if (layout.halves != Halves::kSuper) {
+      const uint16_t half = halves[i / 32 * 16 + c];
+      const float d = dtype == DType::mxfp4 ? bfloat_to_float(half) : half_to_float(half);
+      out[k] = d * value;
+      if (layout.halves == Halves::kPerBlockMins) out[k] += half_to_float(halves[32 + i / 32 * 16 + c]);
+      continue;
     }
+    const uint32_t at = i / (256 / layout.scales) * 16 + c;
+    const uint8_t scale = super[layout.scales_at() + at];
+    // With mins, scales are unsigned.
+    const float factor = static_cast<float>(layout.mins ? scale : static_cast<int8_t>(scale));
+    out[k] = half_to_float(halves[c]) * factor * value;
+    if (layout.mins) out[k] -= half_to_float(halves[16 + c]) * static_cast<float>(super[layout.mins_at() + at]);
   }
 }
 

@@ -220,7 +220,7 @@ int main() {
   for (uint32_t i = 0; i < kWeightTypes; i++) {
     const DType dtype = static_cast<DType>(i);
     const uint32_t unit = block_elements(dtype), most = unit == 1 ? 600 : unit == 32 ? 9 : 4;
-    const bool panels = superblock(dtype).depth != 0;
+    const bool panels = panel_bytes(dtype, 256) != 0;
     const auto next = [&](bool decoded, uint32_t turn) {
       const Activation activation = turn % 2 == 0 ? Activation::kNone : static_cast<Activation>(turn / 2 % 5);
       check_gemm({dtype, rows[random.below(11)], cols[random.below(8)], unit * (1 + random.below(most)), decoded,

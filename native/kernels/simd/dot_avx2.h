@@ -22,6 +22,13 @@ DROVER_INLINE ColF c_set(float value) { return _mm256_set1_ps(value); }
 DROVER_INLINE ColF c_half(const uint16_t* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
+DROVER_INLINE ColF c_bfloat(const uint16_t* p) {
+  const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
+}
+DROVER_INLINE ColF c_bytes(const uint8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
 DROVER_INLINE ColF c_mul(ColF a, ColF b) { return _mm256_mul_ps(a, b); }
 DROVER_INLINE ColF c_fma(ColF a, ColF b, ColF c) { return _mm256_fmadd_ps(a, b, c); }
 DROVER_INLINE ColF c_fnma(ColF a, ColF b, ColF c) { return _mm256_fnmadd_ps(a, b, c); }
@@ -46,6 +53,17 @@ DROVER_INLINE Bytes b_bits(Bytes a, Bytes plane) {
   const __m256i moved = kShift <= 4 ? _mm256_slli_epi16(plane, kShift <= 4 ? 4 - kShift : 0)
                                     : _mm256_srli_epi16(plane, kShift > 4 ? kShift - 4 : 0);
   return _mm256_or_si256(a, _mm256_and_si256(moved, mask));
+}
+template <int kShift, int kMask, int kTo>
+DROVER_INLINE Bytes b_field(Bytes plane) {
+  const __m256i mask = _mm256_set1_epi8(static_cast<char>(kMask << kTo));
+  const __m256i moved = kShift <= kTo ? _mm256_slli_epi16(plane, kShift <= kTo ? kTo - kShift : 0)
+                                      : _mm256_srli_epi16(plane, kShift > kTo ? kShift - kTo : 0);
+  return _mm256_and_si256(moved, mask);
+}
+DROVER_INLINE Bytes b_or(Bytes a, Bytes b) { return _mm256_or_si256(a, b); }
+DROVER_INLINE Bytes b_plus(Bytes a, uint8_t value) {
+  return _mm256_add_epi8(a, _mm256_set1_epi8(static_cast<char>(value)));
 }
 DROVER_INLINE Bytes b_lookup(Bytes a, const uint8_t* book) {
   const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(book));

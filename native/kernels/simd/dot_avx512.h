@@ -25,6 +25,8 @@ DROVER_INLINE ColF c_set(float value) { return _mm512_set1_ps(value); }
 DROVER_INLINE ColF c_half(const uint16_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
+DROVER_INLINE ColF c_bfloat(const uint16_t* p) { return f_load_bfloat(p).v; }
+DROVER_INLINE ColF c_bytes(const uint8_t* p) { return f_load_i8(reinterpret_cast<const int8_t*>(p)).v; }
 DROVER_INLINE ColF c_mul(ColF a, ColF b) { return _mm512_mul_ps(a, b); }
 DROVER_INLINE ColF c_fma(ColF a, ColF b, ColF c) { return _mm512_fmadd_ps(a, b, c); }
 DROVER_INLINE ColF c_fnma(ColF a, ColF b, ColF c) { return _mm512_fnmadd_ps(a, b, c); }
@@ -49,6 +51,17 @@ DROVER_INLINE Bytes b_bits(Bytes a, Bytes plane) {
   const __m512i moved = kShift <= 4 ? _mm512_slli_epi16(plane, kShift <= 4 ? 4 - kShift : 0)
                                     : _mm512_srli_epi16(plane, kShift > 4 ? kShift - 4 : 0);
   return _mm512_ternarylogic_epi32(a, moved, mask, 0xf8);  // a | (moved & mask)
+}
+template <int kShift, int kMask, int kTo>
+DROVER_INLINE Bytes b_field(Bytes plane) {
+  const __m512i mask = _mm512_set1_epi8(static_cast<char>(kMask << kTo));
+  const __m512i moved = kShift <= kTo ? _mm512_slli_epi16(plane, kShift <= kTo ? kTo - kShift : 0)
+                                      : _mm512_srli_epi16(plane, kShift > kTo ? kShift - kTo : 0);
+  return _mm512_and_si512(moved, mask);
+}
+DROVER_INLINE Bytes b_or(Bytes a, Bytes b) { return _mm512_or_si512(a, b); }
+DROVER_INLINE Bytes b_plus(Bytes a, uint8_t value) {
+  return _mm512_add_epi8(a, _mm512_set1_epi8(static_cast<char>(value)));
 }
 DROVER_INLINE Bytes b_lookup(Bytes a, const uint8_t* book) {
   const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(book));

@@ -28,6 +28,8 @@ using Scale = I32x16;
 DROVER_INLINE ColF c_zero() { return f_zero(); }
 DROVER_INLINE ColF c_set(float value) { return f_set(value); }
 DROVER_INLINE ColF c_half(const uint16_t* p) { return f_load_half(p); }
+DROVER_INLINE ColF c_bfloat(const uint16_t* p) { return f_load_bfloat(p); }
+DROVER_INLINE ColF c_bytes(const uint8_t* p) { return f_load_i8(reinterpret_cast<const int8_t*>(p)); }
 DROVER_INLINE ColF c_mul(ColF a, ColF b) { return f_mul(a, b); }
 DROVER_INLINE ColF c_fma(ColF a, ColF b, ColF c) { return f_fma(a, b, c); }
 DROVER_INLINE ColF c_fnma(ColF a, ColF b, ColF c) { return f_fnma(a, b, c); }
@@ -53,6 +55,20 @@ DROVER_INLINE Bytes b_high(Bytes a) {
 template <int kShift, int kMask>
 DROVER_INLINE Bytes b_bits(Bytes a, Bytes plane) {
   for (int i = 0; i < 64; i++) a.at[i] = static_cast<uint8_t>(a.at[i] | (((plane.at[i] >> kShift) & kMask) << 4));
+  return a;
+}
+// ((plane >> kShift) & kMask) << kTo
+template <int kShift, int kMask, int kTo>
+DROVER_INLINE Bytes b_field(Bytes plane) {
+  for (uint8_t& v : plane.at) v = static_cast<uint8_t>(((v >> kShift) & kMask) << kTo);
+  return plane;
+}
+DROVER_INLINE Bytes b_or(Bytes a, Bytes b) {
+  for (int i = 0; i < 64; i++) a.at[i] |= b.at[i];
+  return a;
+}
+DROVER_INLINE Bytes b_plus(Bytes a, uint8_t value) {
+  for (uint8_t& v : a.at) v = static_cast<uint8_t>(v + value);
   return a;
 }
 // book[code] for codes 0..15
