@@ -37,12 +37,49 @@ DROVER_INLINE void for_tile(Body body) {
     for (uint32_t v = 0; v < kV; v++) body(r, v);
 }
 
-// acc += 32-blocks [first, first + blocks) of the rows' depth; view block i is the i-th of them, plus `view_first`.
-template <typename Format, uint32_t kR, uint32_t kV, typename View>
+// The f32 sums of a tile: in registers where there are 32 of them, in memory where there are 16.
+template <uint32_t kR, uint32_t kV>
+struct RegisterSums {
+  ColF at[kR][kV];
+  DROVER_INLINE ColF get(uint32_t r, uint32_t v) const { return at[r][v]; }
+  DROVER_INLINE void set(uint32_t r, uint32_t v, ColF sum) { at[r][v] = sum; }
+};
+#ifndef DROVER_SCALAR
+struct MemorySums {
+  float* at;
+  uint64_t stride;
+  DROVER_INLINE ColF get(uint32_t r, uint32_t v) const { return c_load(at + r * stride + v * kColumns); }
+  DROVER_INLINE void set(uint32_t r, uint32_t v, ColF sum) { c_store(at + r * stride + v * kColumns, sum); }
+};
+#endif
+
+// sums += a 32-block's exact products times its scales, and its minima times the sum of the activations.
+template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Sums>
+DROVER_INLINE void add_scaled(const View (&w)[kV], uint32_t view_block, RowsOf8 x, uint32_t block,
+                              const ColI (&total)[kR][kV], Sums& sums) {
+  ColF d[kV], m[kV];
+#pragma GCC unroll 2
+  for (uint32_t v = 0; v < kV; v++) {
+    d[v] = w[v].scale(view_block);
+    if constexpr (Format::kMins) m[v] = w[v].min(view_block);
+  }
+  for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
+    const float scale = x.load<float>(r, a8_32_scales(x.depth), block);
+    ColF sum = c_fma(c_from(total[r][v]), c_mul(d[v], c_set(scale)), sums.get(r, v));
+    if constexpr (Format::kMins) {
+      // zeros8 is -8 times the sum of the codes.
+      const float codes = static_cast<float>(x.load<int32_t>(r, a8_32_zeros8(x.depth), block)) * -0.125f;
+      sum = c_fma(m[v], c_set(codes * scale), sum);
+    }
+    sums.set(r, v, sum);
+  });
+}
+
+// sums += 32-blocks [first, first + blocks) of the rows' depth; view block i is the i-th of them, plus `view_first`.
+template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Sums>
 DROVER_INLINE void add_32(const View (&w)[kV], uint32_t view_first, RowsOf8 x, uint32_t first, uint32_t blocks,
-                          ColF (&acc)[kR][kV]) {
+                          Sums& sums) {
   constexpr bool kFromZero = Format::kByteCodes ? kByteZero == 0 : Format::kMins;
-  const uint64_t scales = a8_32_scales(x.depth);
   const uint64_t zeros = Format::kByteCodes ? a8_32_zeros128(x.depth) : a8_32_zeros8(x.depth);
   for (uint32_t b = 0; b < blocks; b++) {
     if constexpr (kV == 1 && kR <= 8) {
@@ -86,28 +123,13 @@ DROVER_INLINE void add_32(const View (&w)[kV], uint32_t view_first, RowsOf8 x, u
       });
       for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { total[r][v] = s_total(sum[r][v], total[r][v]); });
     }
-    ColF d[kV];
-#pragma GCC unroll 2
-    for (uint32_t v = 0; v < kV; v++) d[v] = w[v].scale(view_first + b);
-    for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
-      acc[r][v] = c_fma(c_from(total[r][v]), c_mul(d[v], c_set(x.load<float>(r, scales, block))), acc[r][v]);
-    });
-    if constexpr (Format::kMins) {
-      ColF m[kV];
-#pragma GCC unroll 2
-      for (uint32_t v = 0; v < kV; v++) m[v] = w[v].min(view_first + b);
-      for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
-        // The sum of the block's activations: zeros8 is -8 times that of their codes.
-        const float codes = static_cast<float>(x.load<int32_t>(r, a8_32_zeros8(x.depth), block)) * -0.125f;
-        acc[r][v] = c_fma(m[v], c_set(codes * x.load<float>(r, scales, block)), acc[r][v]);
-      });
-    }
+    add_scaled<Format>(w, view_first + b, x, block, total, sums);
   }
 }
 
-// acc += the 256-block `block` of the rows' depth.
-template <typename Format, uint32_t kR, uint32_t kV, typename View>
-DROVER_INLINE void add_256(const View (&w)[kV], RowsOf8 x, uint32_t block, ColF (&acc)[kR][kV]) {
+// sums += the 256-block `block` of the rows' depth.
+template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Sums>
+DROVER_INLINE void add_256(const View (&w)[kV], RowsOf8 x, uint32_t block, Sums& sums) {
   // Sums of codes up to 63 fit what s_scaled takes only around their zero point; there they start from -32 Σ x.
   constexpr bool kStartAtZeroPoint = !Format::kMins && kDot32;
   if constexpr (kV == 1 && kR <= 8) {
@@ -146,13 +168,13 @@ DROVER_INLINE void add_256(const View (&w)[kV], RowsOf8 x, uint32_t block, ColF 
   ColI zero[kR][kV];
   for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { zero[r][v] = i_columns(0); });
   if constexpr (!kStartAtZeroPoint) {
-    const uint64_t sums = Format::kScales == 8 ? a8_256_sums32(x.depth) : a8_256_sums16(x.depth);
+    const uint64_t codes = Format::kScales == 8 ? a8_256_sums32(x.depth) : a8_256_sums16(x.depth);
     for (uint32_t i = 0; i < Format::kScales; i += 2) {
       ScalePair pair[kV];
 #pragma GCC unroll 2
       for (uint32_t v = 0; v < kV; v++) pair[v] = w[v].zeros(block, i);
       for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
-        zero[r][v] = i_dot_pair(zero[r][v], pair[v], x.sums(r, sums, block * Format::kScales + i));
+        zero[r][v] = i_dot_pair(zero[r][v], pair[v], x.sums(r, codes, block * Format::kScales + i));
       });
     }
   }
@@ -161,26 +183,48 @@ DROVER_INLINE void add_256(const View (&w)[kV], RowsOf8 x, uint32_t block, ColF 
     const ColF scale = c_set(x.load<float>(r, scales, block));
     if constexpr (Format::kMins) {
       const ColF value = c_fnma(w[v].dmin(block), c_from(zero[r][v]), c_mul(w[v].d(block), c_from(total[r][v])));
-      acc[r][v] = c_fma(scale, value, acc[r][v]);
+      sums.set(r, v, c_fma(scale, value, sums.get(r, v)));
     } else {
       const ColI sum = kStartAtZeroPoint ? total[r][v] : i_minus_shifted<5>(total[r][v], zero[r][v]);
-      acc[r][v] = c_fma(c_from(sum), c_mul(w[v].d(block), scale), acc[r][v]);
+      sums.set(r, v, c_fma(c_from(sum), c_mul(w[v].d(block), scale), sums.get(r, v)));
     }
   });
 }
 
+#ifdef DROVER_WORDS
+// As add_32 over a chunk of byte codes that are kept as 16-bit words. words: the rows' chunk, kChunk of them a row.
+template <typename Format, uint32_t kR>
+DROVER_INLINE void add_words(const Wide32 (&w)[2], const int16_t* words, RowsOf8 x, uint32_t first, uint32_t blocks,
+                             MemorySums& sums) {
+  for (uint32_t b = 0; b < blocks; b++) {
+    ColI total[kR][2];
+    for_tile<kR, 2>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { total[r][v] = i_columns(0); });
+#pragma GCC unroll 16
+    for (uint32_t i = 0; i < 16; i++) {  // even and odd elements of eight groups
+      const uint8_t* line = w[0].chunk + (b * 16 + i) * kLine;
+      const Bytes codes[2] = {b_load(line), b_load(line + kLine / 2)};
+      const int16_t* pair = words + i % 2 * (kChunk / 2) + (b * 8 + i / 2) * 2;
+      for_tile<kR, 2>([&](uint32_t r, uint32_t v)
+                          DROVER_LAMBDA { total[r][v] = i_dot_words(total[r][v], codes[v], pair + r * kChunk); });
+    }
+    add_scaled<Format>(w, b, x, first + b, total, sums);
+  }
+}
+#endif
+
 // How a format's tiles are run, whole depth from panels or chunk by chunk.
 template <typename Format>
 struct Run32 {
+  static constexpr bool kWords = Format::kByteCodes;  // multiplied as 16-bit words where the ISA asks for that
   static uint32_t chunks(uint32_t depth) { return (depth + 255) / 256; }
   static constexpr uint32_t chunk_bytes() { return 8 / Format::kBlocks * Format::kSuper; }
   template <uint32_t kR>
   static void packed(const uint8_t* panel, uint32_t column, RowsOf8 x, float* out) {
     const Packed32<Format> w[1] = {{panel, column}};
-    ColF acc[kR][1];
-    for_tile<kR, 1>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { acc[r][v] = c_zero(); });
-    add_32<Format, kR, 1>(w, 0, x, 0, (x.depth + 31) / 32, acc);
-    for_tile<kR, 1>([&](uint32_t r, uint32_t) DROVER_LAMBDA { c_store(out + r * kPanel + column, acc[r][0]); });
+    RegisterSums<kR, 1> sums;
+    for_tile<kR, 1>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { sums.at[r][v] = c_zero(); });
+    add_32<Format, kR, 1>(w, 0, x, 0, (x.depth + 31) / 32, sums);
+    for_tile<kR, 1>([&](uint32_t r, uint32_t) DROVER_LAMBDA { c_store(out + r * kPanel + column, sums.at[r][0]); });
   }
 #ifndef DROVER_SCALAR
   static uint32_t blocks_of(uint32_t chunk, uint32_t depth) {
@@ -190,32 +234,37 @@ struct Run32 {
   static void widen(const uint8_t* panel, uint32_t chunk, uint32_t depth, uint8_t* out) {
     widen_32<Format>(panel, chunk * 8, blocks_of(chunk, depth), out);
   }
-  template <uint32_t kR>
-  static DROVER_INLINE void add(const Wide32 (&w)[2], RowsOf8 x, uint32_t chunk, ColF (&acc)[kR][2]) {
-    add_32<Format, kR, 2>(w, 0, x, chunk * 8, blocks_of(chunk, x.depth), acc);
+  template <uint32_t kR, typename Sums>
+  static DROVER_INLINE void add(const Wide32 (&w)[2], const int16_t* words, RowsOf8 x, uint32_t chunk, Sums& sums) {
+#ifdef DROVER_WORDS
+    if constexpr (kWords) return add_words<Format, kR>(w, words, x, chunk * 8, blocks_of(chunk, x.depth), sums);
+#endif
+    (void)words;
+    add_32<Format, kR, 2>(w, 0, x, chunk * 8, blocks_of(chunk, x.depth), sums);
   }
   using View = Wide32;
 #endif
 };
 template <typename Format>
 struct Run256 {
+  static constexpr bool kWords = false;
   static uint32_t chunks(uint32_t depth) { return depth / 256; }
   static constexpr uint32_t chunk_bytes() { return Format::kSuper; }
   template <uint32_t kR>
   static void packed(const uint8_t* panel, uint32_t column, RowsOf8 x, float* out) {
     const Packed256<Format> w[1] = {{panel, column}};
-    ColF acc[kR][1];
-    for_tile<kR, 1>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { acc[r][v] = c_zero(); });
-    for (uint32_t block = 0; block < x.depth / 256; block++) add_256<Format, kR, 1>(w, x, block, acc);
-    for_tile<kR, 1>([&](uint32_t r, uint32_t) DROVER_LAMBDA { c_store(out + r * kPanel + column, acc[r][0]); });
+    RegisterSums<kR, 1> sums;
+    for_tile<kR, 1>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { sums.at[r][v] = c_zero(); });
+    for (uint32_t block = 0; block < x.depth / 256; block++) add_256<Format, kR, 1>(w, x, block, sums);
+    for_tile<kR, 1>([&](uint32_t r, uint32_t) DROVER_LAMBDA { c_store(out + r * kPanel + column, sums.at[r][0]); });
   }
 #ifndef DROVER_SCALAR
   static void widen(const uint8_t* panel, uint32_t chunk, uint32_t, uint8_t* out) {
     widen_256<Format>(panel, chunk, out);
   }
-  template <uint32_t kR>
-  static DROVER_INLINE void add(const Wide256 (&w)[2], RowsOf8 x, uint32_t chunk, ColF (&acc)[kR][2]) {
-    add_256<Format, kR, 2>(w, x, chunk, acc);
+  template <uint32_t kR, typename Sums>
+  static DROVER_INLINE void add(const Wide256 (&w)[2], const int16_t*, RowsOf8 x, uint32_t chunk, Sums& sums) {
+    add_256<Format, kR, 2>(w, x, chunk, sums);
   }
   using View = Wide256;
 #endif
@@ -251,23 +300,96 @@ void packed_rows(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uin
 inline constexpr uint32_t kWidePanels = 2 * kColumns / kPanel;  // panels that a tile's two vectors span
 inline constexpr uint32_t kWideCols = kWidePanels * kPanel;
 inline constexpr uint32_t kRowTile = 96;  // rows that share a chunk before the next is unpacked
+#ifdef DROVER_WORDS
+inline constexpr uint32_t kGroupPanels = 16;  // panels that share the rows' words
+#else
+inline constexpr uint32_t kGroupPanels = kWidePanels;
+#endif
 
-// sums: [rows][kWideCols], added to.
+// Scratch of the many-rows loop.
+struct WideScratch {
+  float sums[kGroupPanels / kWidePanels][kRowTile][kWideCols];
+  uint8_t wide[kWidePanels * kWideBytes];
+#ifdef DROVER_WORDS
+  int16_t words[kRowTile][kChunk];
+#endif
+};
+static_assert(sizeof(WideScratch) <= kGemmScratchBytes);
+
 template <typename Run, uint32_t kR>
-void wide_tile(const uint8_t* chunks, RowsOf8 x, uint32_t chunk, float* sums) {
-  const typename Run::View w[2] = {{{chunks, 0}}, {{chunks + kColumns / kPanel * kWideBytes, kColumns % kPanel}}};
-  ColF acc[kR][2];
+void wide_tile(const uint8_t* wide, const int16_t* words, RowsOf8 x, uint32_t chunk, float* sums) {
+  const typename Run::View w[2] = {{{wide, 0}}, {{wide + kColumns / kPanel * kWideBytes, kColumns % kPanel}}};
+#ifdef DROVER_AVX512
+  RegisterSums<kR, 2> acc;
   for_tile<kR, 2>([&](uint32_t r, uint32_t v)
-                      DROVER_LAMBDA { acc[r][v] = c_load(sums + r * kWideCols + v * kColumns); });
-  Run::template add<kR>(w, x, chunk, acc);
+                      DROVER_LAMBDA { acc.set(r, v, c_load(sums + r * kWideCols + v * kColumns)); });
+  Run::template add<kR>(w, words, x, chunk, acc);
   for_tile<kR, 2>([&](uint32_t r, uint32_t v)
-                      DROVER_LAMBDA { c_store(sums + r * kWideCols + v * kColumns, acc[r][v]); });
+                      DROVER_LAMBDA { c_store(sums + r * kWideCols + v * kColumns, acc.get(r, v)); });
+#else
+  MemorySums acc{sums, kWideCols};
+  Run::template add<kR>(w, words, x, chunk, acc);
+#endif
 }
 template <typename Run, uint32_t kR = kTileRows>
-DROVER_INLINE void wide_rows(uint32_t rows, const uint8_t* chunks, RowsOf8 x, uint32_t chunk, float* sums) {
+DROVER_INLINE void wide_rows(uint32_t rows, const uint8_t* wide, const int16_t* words, RowsOf8 x, uint32_t chunk,
+                             float* sums) {
   if constexpr (kR > 0) {
-    if (rows == kR) return wide_tile<Run, kR>(chunks, x, chunk, sums);
-    wide_rows<Run, kR - 1>(rows, chunks, x, chunk, sums);
+    if (rows == kR) return wide_tile<Run, kR>(wide, words, x, chunk, sums);
+    wide_rows<Run, kR - 1>(rows, wide, words, x, chunk, sums);
+  }
+}
+
+// Rows [row, row + rows), at most kRowTile, of `panels` panels, at most kGroupPanels and a multiple of kWidePanels.
+template <typename Run>
+void wide_group(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t panel, uint32_t panels,
+                uint64_t panel_stride, WideScratch& scratch) {
+  const uint32_t groups = panels / kWidePanels, chunks = Run::chunks(args.depth);
+  const uint32_t tiles = (rows + kTileRows - 1) / kTileRows, most = (rows + tiles - 1) / tiles;
+  const uint32_t share = (Run::chunk_bytes() / kLine + tiles - 1) / tiles * kLine;
+  const auto rows_from = [&](uint32_t r) {
+    return RowsOf8{static_cast<const uint8_t*>(args.x) + (row + r) * args.x_stride_bytes, args.x_stride_bytes,
+                   args.depth};
+  };
+  const auto source = [&](uint32_t g, uint32_t chunk) {
+    return args.w + (panel + g * kWidePanels) * panel_stride + chunk * uint64_t{Run::chunk_bytes()};
+  };
+  for (uint32_t g = 0; g < groups; g++) {
+    for (uint32_t i = 0; i < rows * kWideCols; i += 16) f_store(scratch.sums[g][0] + i, f_zero());
+  }
+  const int16_t* words = nullptr;
+  for (uint32_t chunk = 0; chunk < chunks; chunk++) {
+#ifdef DROVER_WORDS
+    if constexpr (Run::kWords) {
+      const uint32_t blocks = Run::blocks_of(chunk, args.depth);
+      for (uint32_t r = 0; r < rows; r++) {
+        int16_t* even = scratch.words[r];
+        w_spread(rows_from(r).codes(0, chunk * kChunk), blocks, even, even + kChunk / 2);
+      }
+    }
+#endif
+    for (uint32_t g = 0; g < groups; g++) {
+      for (uint32_t p = 0; p < kWidePanels; p++) {
+        Run::widen(args.w + (panel + g * kWidePanels + p) * panel_stride, chunk, args.depth,
+                   scratch.wide + p * kWideBytes);
+      }
+      // The next chunk comes from memory while this one is computed with.
+      const uint8_t* ahead = g + 1 < groups ? source(g + 1, chunk) : source(0, chunk + 1);
+      for (uint32_t r = 0; r < rows; r += most, ahead += share) {
+        for (uint32_t i = 0; i < share; i += kLine) {
+          for (uint32_t p = 0; p < kWidePanels; p++) __builtin_prefetch(ahead + p * panel_stride + i, 0, 2);
+        }
+#ifdef DROVER_WORDS
+        words = scratch.words[r];
+#endif
+        wide_rows<Run>(rows - r < most ? rows - r : most, scratch.wide, words, rows_from(r), chunk, scratch.sums[g][r]);
+      }
+    }
+  }
+  for (uint32_t r = 0; r < rows; r++) {
+    for (uint32_t p = 0; p < panels; p++) {
+      finish(args, row + r, panel + p, f_load(scratch.sums[p / kWidePanels][r] + p % kWidePanels * kPanel));
+    }
   }
 }
 #endif
@@ -275,42 +397,22 @@ DROVER_INLINE void wide_rows(uint32_t rows, const uint8_t* chunks, RowsOf8 x, ui
 template <typename Run, DType kType>
 void gemm_int(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin, uint32_t panel_end,
               void* scratch) {
-  float* sums = static_cast<float*>(scratch);
   const uint64_t panel_stride = panel_bytes(kType, args.depth);
   uint32_t panel = panel_begin;
 #ifndef DROVER_SCALAR
-  uint8_t* wide = static_cast<uint8_t*>(scratch) + uint64_t{kRowTile} * kWideCols * 4;
-  const bool many = row_end - row_begin >= kManyRows;
-  for (; many && panel + kWidePanels <= panel_end; panel += kWidePanels) {
-    for (uint32_t row = row_begin; row < row_end; row += kRowTile) {
-      const uint32_t rows = row_end - row < kRowTile ? row_end - row : kRowTile;
-      for (uint32_t i = 0; i < rows * kWideCols; i += 16) f_store(sums + i, f_zero());
-      for (uint32_t chunk = 0; chunk < Run::chunks(args.depth); chunk++) {
-        for (uint32_t p = 0; p < kWidePanels; p++) {
-          Run::widen(args.w + (panel + p) * panel_stride, chunk, args.depth, wide + p * kWideBytes);
-        }
-        // The next chunk comes from memory while this one is computed with.
-        const uint32_t tiles = (rows + kTileRows - 1) / kTileRows, most = (rows + tiles - 1) / tiles;
-        const uint32_t share = (Run::chunk_bytes() / kLine + tiles - 1) / tiles * kLine;
-        const uint8_t* ahead = args.w + panel * panel_stride + (chunk + 1) * uint64_t{Run::chunk_bytes()};
-        for (uint32_t r = 0; r < rows; r += most, ahead += share) {
-          for (uint32_t i = 0; i < share; i += kLine) {
-            for (uint32_t p = 0; p < kWidePanels; p++) __builtin_prefetch(ahead + p * panel_stride + i, 0, 2);
-          }
-          const RowsOf8 x{static_cast<const uint8_t*>(args.x) + (row + r) * args.x_stride_bytes, args.x_stride_bytes,
-                          args.depth};
-          wide_rows<Run>(rows - r < most ? rows - r : most, wide, x, chunk, sums + r * kWideCols);
-        }
-      }
-      for (uint32_t r = 0; r < rows; r++) {
-        for (uint32_t p = 0; p < kWidePanels; p++)
-          finish(args, row + r, panel + p, f_load(sums + r * kWideCols + p * kPanel));
+  if (row_end - row_begin >= kManyRows) {
+    for (uint32_t panels; (panels = smaller_of(panel_end - panel, kGroupPanels) / kWidePanels * kWidePanels) > 0;
+         panel += panels) {
+      for (uint32_t row = row_begin; row < row_end; row += kRowTile) {
+        wide_group<Run>(args, row, smaller_of(row_end - row, kRowTile), panel, panels, panel_stride,
+                        *static_cast<WideScratch*>(scratch));
       }
     }
   }
 #endif
-  for (; panel < panel_end; panel++)
-    packed_rows<Run>(args, row_begin, row_end, panel, args.w + panel * panel_stride, sums);
+  for (; panel < panel_end; panel++) {
+    packed_rows<Run>(args, row_begin, row_end, panel, args.w + panel * panel_stride, static_cast<float*>(scratch));
+  }
 }
 
 }  // namespace

@@ -209,8 +209,14 @@ struct Packed256 {
 #ifndef DROVER_SCALAR
 // A chunk of one panel, unpacked: lines of codes by group, then lines of scales, of zero-point pairs (or float mins), d
 // and dmin.
-inline constexpr uint32_t kWideScales = 64 * kLine, kWideZeros = kWideScales + 16 * kLine,
-                          kWideD = kWideZeros + 8 * kLine;
+// With words, byte codes take two lines a group: elements 0 and 2 of each column, then 1 and 3.
+inline constexpr uint32_t kChunk = 256;
+#ifdef DROVER_WORDS
+inline constexpr uint32_t kWideScales = 128 * kLine;
+#else
+inline constexpr uint32_t kWideScales = 64 * kLine;
+#endif
+inline constexpr uint32_t kWideZeros = kWideScales + 16 * kLine, kWideD = kWideZeros + 8 * kLine;
 inline constexpr uint32_t kWideBytes = kWideD + 2 * kLine;
 
 struct Wide {
@@ -241,8 +247,15 @@ struct Wide256 : Wide {
   DROVER_INLINE ColF dmin(uint32_t) const { return c_load(reinterpret_cast<const float*>(at(kWideD, 1))); }
 };
 
-template <int kPair>
+template <int kPair, bool kByteCodes>
 DROVER_INLINE void store_codes(uint8_t* chunk, uint32_t sub, uint32_t column, Bytes low, Bytes high) {
+#ifdef DROVER_WORDS
+  if constexpr (kByteCodes) {
+    uint8_t* words = chunk + (sub * kPairs + kPair) * 4 * kLine + column * 4;
+    w_store(words, words + kLine, low);
+    return w_store(words + 2 * kLine, words + 3 * kLine, high);
+  }
+#endif
   uint8_t* line = chunk + (sub * kPairs + kPair) * 2 * kLine + column * 4;
   b_store(line, low);
   b_store(line + kLine, high);
@@ -259,7 +272,7 @@ void widen_32(const uint8_t* panel, uint32_t first, uint32_t blocks, uint8_t* ch
       for_pairs([&]<int kPair>() DROVER_LAMBDA {
         Bytes low, high;
         from.template codes<kPair>(first + b, &low, &high);
-        store_codes<kPair>(chunk, b, column, low, high);
+        store_codes<kPair, Format::kByteCodes>(chunk, b, column, low, high);
       });
       store_float(chunk, kWideScales, b, column, from.scale(first + b));
       if constexpr (Format::kMins) store_float(chunk, kWideZeros, b, column, from.min(first + b));
@@ -275,7 +288,7 @@ void widen_256(const uint8_t* panel, uint32_t block, uint8_t* chunk) {
       for_pairs([&]<int kPair>() DROVER_LAMBDA {
         Bytes low, high;
         from.template codes<kPair>(block, sub, &low, &high);
-        store_codes<kPair>(chunk, sub, column, low, high);
+        store_codes<kPair, false>(chunk, sub, column, low, high);
       });
     }
     for (uint32_t i = 0; i < Format::kScales; i++) {

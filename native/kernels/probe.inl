@@ -22,9 +22,12 @@ uint64_t fma_loop(uint32_t rounds) {
 #else
   constexpr uint32_t kChains = 6;
 #endif
+  // Lanes differ: the compiler would compute two halves that are equal only once.
+  float start[32];
+  for (uint32_t i = 0; i < 32; i++) start[i] = static_cast<float>(i);
   F32x16 chain[kChains];
 #pragma GCC unroll 10
-  for (uint32_t c = 0; c < kChains; c++) chain[c] = f_set(static_cast<float>(c));
+  for (uint32_t c = 0; c < kChains; c++) chain[c] = f_load(start + c);
   const F32x16 a = f_set(0.999f), b = f_set(0.001f);
   for (uint32_t i = 0; i < rounds; i++) {
 #pragma GCC unroll 10
