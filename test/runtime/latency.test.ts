@@ -2,23 +2,28 @@
  * The event loop stays free while a model computes, and an abort takes effect at once: measured on a model of the
  * shape of Llama 3.2 1B. Other processes can only add to a time, so each measurement is repeated and its median counts.
  */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { writeModel } from '../../bench/peers/model.mjs'
 import type { DroverError } from '../../lib/errors.js'
 import { type LanguageModel, loadLanguageModel } from '../../lib/generate/model.js'
+import { withBytesModel } from '../generate/models.js'
 import { ModelRunner, range } from '../model/runner.js'
 import { randomSource } from '../support.js'
-import { oneBillion, smallest, writeModel } from './models.js'
 
 const prefillTokens = 512
+const vocabulary = 128_256
 const abortMs = 50
 const random = randomSource(1)
 
 /** Prompts share no prefix: none is found in the cache. */
 const prompt = (length: number): number[] =>
-  Array.from({ length }, () => 300 + Math.floor(random() * (oneBillion.vocabulary - 300)))
+  Array.from({ length }, () => 300 + Math.floor(random() * (vocabulary - 300)))
 
 const sorted = (values: readonly number[]): number[] => [...values].sort((a, b) => a - b)
 const quantile = (values: readonly number[], share: number): number =>
@@ -31,18 +36,13 @@ const show = (values: readonly number[]): string =>
 
 const report = (what: string, values: readonly number[]): void => console.log(`    ${what}: ${show(values)} ms`)
 
-interface Context {
-  path: string
-  remove: () => void
-}
+const folder = mkdtempSync(join(tmpdir(), 'drover-'))
+process.on('exit', () => rmSync(folder, { recursive: true }))
+const path = join(folder, '1b.gguf')
 
-const written = writeModel(oneBillion)
+const device = suite('aborts on the device')
 
-const device = suite<Context>('aborts on the device')
-
-device.before(async (context) => {
-  Object.assign(context, await written)
-})
+device.before(() => writeModel(path, '1b', 'Q4_0'))
 
 /** Milliseconds from abort() until the step has rejected, which is when the device takes the next one. */
 const timeAbort = async (runner: ModelRunner, tokens: number[], start: number, afterMs: number): Promise<number> => {
@@ -64,7 +64,7 @@ const timeStep = async (runner: ModelRunner, tokens: number[], start: number): P
   return performance.now() - at
 }
 
-device('a step ends within 50 ms of its abort, long or short', async ({ path }) => {
+device('a step ends within 50 ms of its abort, long or short', async () => {
   const runner = await ModelRunner.open(path, { kvType: 'f16', activations: 'auto', maxRows: prefillTokens, pages: 16 })
   try {
     const prefill = median([await timeStep(runner, prompt(prefillTokens), 0), await timeStep(runner, prompt(512), 0)])
@@ -87,20 +87,18 @@ device('a step ends within 50 ms of its abort, long or short', async ({ path }) 
   }
 })
 
-interface ModelContext extends Context {
+interface ModelContext {
   model: LanguageModel
 }
 
 const loop = suite<ModelContext>('a model of 1B')
 
 loop.before(async (context) => {
-  Object.assign(context, await written)
-  context.model = await loadLanguageModel(context.path, { contextLength: 2048, maxSequences: 2 })
+  context.model = await loadLanguageModel(path, { contextLength: 2048, maxSequences: 2 })
 })
 
-loop.after(async ({ model, remove }) => {
+loop.after(async ({ model }) => {
   await model?.close()
-  remove()
 })
 
 loop('the delay of the event loop stays under 5 ms (p99) while 512 tokens are prefilled', async ({ model }) => {
@@ -178,21 +176,11 @@ loop('an aborted generation ends within 50 ms, and the next one begins', async (
   }
 })
 
-const sampling = suite<ModelContext>('32 rows of 128,256 logits')
+const sampling = suite('32 rows of 128,256 logits')
 
-sampling.before(async (context) => {
-  Object.assign(context, await writeModel({ ...smallest, layers: 1, vocabulary: oneBillion.vocabulary }))
-  context.model = await loadLanguageModel(context.path, { contextLength: 256, maxSequences: 32 })
-})
-
-sampling.after(async ({ model, remove }) => {
-  await model?.close()
-  remove()
-})
-
-sampling('a step of 32 draws holds the event loop for less than 2 ms', async ({ model }) => {
+sampling('a step of 32 draws holds the event loop for less than 2 ms', async () => {
   const steps = 120
-  const run = async (): Promise<{ active: number; share: number }[]> => {
+  const run = async (model: LanguageModel): Promise<number[]> => {
     const generate = (seed: number) =>
       model.generate(prompt(4), {
         maxTokens: steps,
@@ -204,25 +192,30 @@ sampling('a step of 32 draws holds the event loop for less than 2 ms', async ({ 
         stopTokens: [],
       })
     const generations = range(32).map(generate)
-    const held: { active: number; share: number }[] = []
+    const held: number[] = []
     let before = performance.eventLoopUtilization()
     // The first generation's tokens come once per step: time between them that the loop did not sleep is JavaScript's.
     for await (const _ of generations[0]!) {
       const now = performance.eventLoopUtilization()
-      const { active, idle } = performance.eventLoopUtilization(now, before)
-      held.push({ active, share: active / (active + idle) })
+      held.push(performance.eventLoopUtilization(now, before).active)
       before = now
     }
     for (const generation of generations) assert.is((await generation.result()).tokens.length, steps)
     return held
   }
-  await run() // compiles
-  const held = (await run()).slice(8) // the first steps read prompts
-  const active = held.map((step) => step.active)
-  report('event loop held per step', active)
-  report('p99', [quantile(active, 0.99)])
-  assert.ok(held.length >= steps - 10)
-  assert.ok(median(active) < 2 && quantile(active, 0.9) < 2, show(active))
+  // One thread computes: with one on each core the system may take the core from the event loop, which is not measured here.
+  const settings = { contextLength: 256, maxSequences: 32, threads: 1 }
+  await withBytesModel({ shape: { vocabulary } }, settings, async (model) => {
+    await run(model) // compiles
+    globalThis.gc?.() // what building the model left behind is not collected in a step
+    const held = (await run(model)).slice(8) // the first steps read prompts
+    report(
+      'event loop held per step, median, p90 and most',
+      [0.5, 0.9, 1].map((share) => quantile(held, share)),
+    )
+    assert.ok(held.length >= steps - 10)
+    assert.ok(quantile(held, 0.9) < 2, show(held))
+  })
 })
 
 device.run()
