@@ -1,12 +1,14 @@
 /** Linear layers [rows, 4096] x [4096, 4096]: quantisation of the activations inside the time, weights from memory. */
 import { cpu, cpuDevice } from '../lib/device/cpu.js'
 import { plainStep } from '../lib/kernels/eager.js'
+import { weightDTypes } from '../lib/kernels/operands.js'
 import { ProgramBuilder, type WeightSource } from '../lib/program/builder.js'
-import { type DTypeName, rowBytes } from '../lib/tensor.js'
+import { rowBytes } from '../lib/tensor.js'
 import { type Case, suite, threads } from './harness.js'
 
 const size = 4096
-const types: DTypeName[] = ['f32', 'f16', 'bf16', 'q8_0', 'q4_0', 'iq4_nl', 'q4_k', 'q5_k', 'q6_k']
+/** Formats that have kernels of their own. */
+const types = weightDTypes.filter((type) => cpuDevice.layout.gemmActivations(type) !== undefined)
 const rowCounts = [1, 8, 32, 512]
 /** Enough copies of a weight that none is still in the last cache when its turn comes again. */
 const enough = Math.min(2 ** 30, Math.max(2 ** 28, 2 * cpu().l3Bytes))
