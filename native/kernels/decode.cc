@@ -6,6 +6,7 @@
 // order cannot change a bit of it.
 #include <cstring>
 
+#include "kernels/panels.h"
 #include "kernels/prepare.h"
 #include "kernels/simd/half.h"
 
@@ -119,24 +120,19 @@ void block_q8_0(const uint8_t* block, float* out) {
   for (uint32_t i = 0; i < 32; i++) out[i] = d * static_cast<float>(signed_byte(block[2 + i]));
 }
 
-// Levels of the non-linear 4-bit types.
-constexpr float kNonLinear[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
-// Twice the E2M1 values, so that they are integers: the block scale is halved instead.
-constexpr float kE2m1Doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-
-inline void decode_levels(const float* levels, float d, const uint8_t* codes, float* out) {
+inline void decode_levels(const int8_t* book, float d, const uint8_t* codes, float* out) {
   for (uint32_t i = 0; i < 16; i++) {
-    out[i] = d * levels[codes[i] & 15];
-    out[16 + i] = d * levels[codes[i] >> 4];
+    out[i] = d * static_cast<float>(book[codes[i] & 15]);
+    out[16 + i] = d * static_cast<float>(book[codes[i] >> 4]);
   }
 }
 
-void block_iq4_nl(const uint8_t* block, float* out) { decode_levels(kNonLinear, load_half(block), block + 2, out); }
+void block_iq4_nl(const uint8_t* block, float* out) { decode_levels(kIq4Codes, load_half(block), block + 2, out); }
 
 void block_mxfp4(const uint8_t* block, float* out) {
   // 2^(e - 128): half of the E8M0 scale, subnormal for the two lowest exponents.
   const uint32_t e = block[0];
-  decode_levels(kE2m1Doubled, bits_to_float(e < 2 ? 0x200000u << e : (e - 1) << 23), block + 1, out);
+  decode_levels(kE2m1Codes, bits_to_float(e < 2 ? 0x200000u << e : (e - 1) << 23), block + 1, out);
 }
 
 // ---- super-blocks: K types ----
@@ -360,7 +356,7 @@ void block_iq4_xs(const uint8_t* block, float* out) {
   for (uint32_t group = 0; group < 8; group++) {
     const uint32_t low = (block[4 + group / 2] >> (group % 2 * 4)) & 15u;
     const int32_t scale = static_cast<int32_t>(low | ((high >> (2 * group)) & 3) << 4) - 32;
-    decode_levels(kNonLinear, d * static_cast<float>(scale), block + 8 + group * 16, out + group * 32);
+    decode_levels(kIq4Codes, d * static_cast<float>(scale), block + 8 + group * 16, out + group * 32);
   }
 }
 

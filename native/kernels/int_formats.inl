@@ -84,16 +84,19 @@ struct Q5Format : Format32<kType, true> {
     *high = b_plus(*high, kZero);
   }
 };
-alignas(16) constexpr uint8_t kIq4Book[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
-static_assert(kIq4Book[0] == kIq4Codes[0] + 128 && kIq4Book[15] == kIq4Codes[15] + 128);
-alignas(16) constexpr uint8_t kE2m1Book[16] = {128, 129, 130, 131, 132, 134, 136, 140,
-                                               128, 127, 126, 125, 124, 122, 120, 116};
-static_assert(kE2m1Book[7] == kE2m1Codes[7] + 128 && kE2m1Book[15] == kE2m1Codes[15] + 128);
+// A code book as byte codes: 128 more.
+struct ByteBook {
+  alignas(16) uint8_t at[16];
+  constexpr explicit ByteBook(const int8_t (&codes)[16]) : at() {
+    for (uint32_t i = 0; i < 16; i++) at[i] = static_cast<uint8_t>(codes[i] + 128);
+  }
+};
+constexpr ByteBook kIq4Book(kIq4Codes), kE2m1Book(kE2m1Codes);
 template <DType kType>  // iq4_nl, iq4_xs and mxfp4
 struct BookFormat : Format32<kType, true> {
   template <int kPair>
   static DROVER_INLINE void codes(const uint8_t* columns, uint32_t pair, Bytes* low, Bytes* high) {
-    constexpr const uint8_t* kBook = kType == DType::mxfp4 ? kE2m1Book : kIq4Book;
+    constexpr const uint8_t* kBook = kType == DType::mxfp4 ? kE2m1Book.at : kIq4Book.at;
     FormatOf<kType>::four_bits(columns, pair, low, high);
     *low = b_lookup(*low, kBook);
     *high = b_lookup(*high, kBook);

@@ -77,7 +77,8 @@ inline constexpr uint64_t panel_bytes(DType dtype, uint32_t depth) {
   return layout.depth == 0 ? 0 : (uint64_t{depth} + layout.depth - 1) / layout.depth * layout.bytes();
 }
 
-// Code books: constants of the GGUF format (iq4_nl and iq4_xs; twice the E2M1 values of mxfp4).
+// Code books: constants of the GGUF format (iq4_nl and iq4_xs; twice the E2M1 values of mxfp4, so that they are
+// integers: the block scale is halved instead).
 constexpr int8_t kIq4Codes[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 constexpr int8_t kE2m1Codes[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
