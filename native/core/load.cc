@@ -11,8 +11,6 @@
 namespace drover {
 namespace {
 
-uint64_t round64(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
-
 // One task: some panels of a prepared weight, or all rows of a decoded one.
 struct Portion {
   uint32_t weight, begin, end;
@@ -65,7 +63,8 @@ void prepare_portion(Preparation& job, const Portion& portion) {
 void run_preparation(Job* base) {
   Preparation& job = *static_cast<Preparation*>(base);
   const std::atomic<int32_t>* cancel = reinterpret_cast<const std::atomic<int32_t>*>(job.options->cancel);
-  Team team(job.program->threads, cancel);
+  // All threads of the pool: a program's own number caps the workers of its steps.
+  Team team(pool_threads(), cancel);
   team.parallel(static_cast<uint32_t>(job.portions.size()),
                 [&](uint32_t task, uint32_t) { prepare_portion(job, job.portions[task]); });
   const std::lock_guard<std::mutex> lock(job.mutex);
@@ -80,7 +79,7 @@ drover_code load_program(drover_program& p, const drover_load_options& options, 
   p.threads = options.threads == 0 || options.threads > pool ? pool : options.threads;
   for (const Op& op : p.ops) {
     const ScratchFunction scratch = kOps[op.opcode].implementation->scratch;
-    const uint64_t bytes = scratch == nullptr ? 0 : round64(scratch(p, op));
+    const uint64_t bytes = scratch == nullptr ? 0 : round_up(scratch(p, op), 64);
     if (bytes > p.scratch_stride) p.scratch_stride = bytes;
   }
   Preparation job;
@@ -91,8 +90,8 @@ drover_code load_program(drover_program& p, const drover_load_options& options, 
   for (uint32_t i = 0; i < p.weights.size(); i++) {
     const Weight& w = p.weights[i];
     job.offsets[i] = prepared;
-    if ((w.flags & kPrepare) != 0) prepared += round64(prepared_bytes(w.dtype, w.rows, w.cols));
-    if ((w.flags & kDecode) != 0) prepared += round64(uint64_t{w.rows} * w.cols * 4);
+    if ((w.flags & kPrepare) != 0) prepared += round_up(prepared_bytes(w.dtype, w.rows, w.cols), 64);
+    if ((w.flags & kDecode) != 0) prepared += round_up(uint64_t{w.rows} * w.cols * 4, 64);
     if (w.flags == 0 && options.verify_weights == 0) continue;
     const uint64_t panel = row_bytes(w.dtype, w.cols) * kPanel;
     const uint32_t panels = (w.rows + kPanel - 1) / kPanel;
