@@ -9,6 +9,7 @@
 #include <cstring>
 #include <new>
 
+#include "kernels/kernels.h"
 #include "status.h"
 
 #ifndef __has_feature
@@ -37,7 +38,7 @@ void guard(const uint8_t*, uint64_t, uint64_t) {}
 void unguard(const uint8_t*, uint64_t) {}
 #endif
 
-constexpr uint64_t whole_pages(uint64_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+constexpr uint64_t whole_pages(uint64_t bytes) { return round_up(bytes, kPage); }
 
 }  // namespace
 

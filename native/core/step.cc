@@ -42,7 +42,7 @@ drover_code check_sampling(const drover_program& p, const Step& step, drover_err
         if (token >= p.vocabulary) return no("a token is outside the vocabulary", token, p.vocabulary);
         // A bias of -infinity bans a token; NaN and +infinity would spoil the row.
         const float bias = __builtin_bit_cast(float, step.tail[begins[list] + 2 * i + 1]);
-        if (list == 0 && !(bias <= 3.4028235e38f)) return no("a bias is NaN or infinite", token, 0);
+        if (list == 0 && !(bias <= 3.4028235e38f)) return no("a bias is NaN or +infinity", token, 0);
       }
     }
     const uint32_t mask_words = (p.vocabulary + 31) / 32;

@@ -15,6 +15,8 @@
 
 namespace drover {
 
+inline constexpr uint64_t round_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
+
 enum class DType : uint32_t {
 #define DROVER_DTYPE(name, elements, bytes) name,
 #include "dtypes.def"

@@ -15,8 +15,6 @@
 
 namespace drover {
 
-inline constexpr uint64_t round_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
-
 inline constexpr uint64_t a8_32_scales(uint32_t cols) { return round_up(cols, 64); }
 inline constexpr uint64_t a8_32_zeros8(uint32_t cols) { return a8_32_scales(cols) + round_up(cols, 64) / 32 * 4; }
 inline constexpr uint64_t a8_32_zeros128(uint32_t cols) { return a8_32_zeros8(cols) + round_up(cols, 64) / 32 * 4; }

@@ -1,6 +1,8 @@
 // What sampling needs beside its kernel (sampling.inl): the generator and the size of the scratch.
 #include "sampling.h"
 
+#include "kernels.h"
+
 namespace drover {
 namespace {
 
@@ -17,7 +19,7 @@ void philox(uint32_t counter[4], uint32_t key0, uint32_t key1) {
 
 }  // namespace
 
-uint64_t sampling_array_bytes(uint32_t vocabulary) { return (uint64_t{vocabulary} * sizeof(double) + 63) / 64 * 64; }
+uint64_t sampling_array_bytes(uint32_t vocabulary) { return round_up(uint64_t{vocabulary} * sizeof(double), 64); }
 
 uint64_t sampling_scratch_bytes(uint32_t vocabulary) { return 5 * sampling_array_bytes(vocabulary); }
 

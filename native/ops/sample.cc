@@ -15,7 +15,7 @@ void check_logits(Check& c, const char* what) {
 
 uint64_t scratch_bytes(const drover_program& program, const Op& op) {
   const uint64_t candidates = (program.tensors[op.argument[0]].cols + 1) / 2 * sizeof(Candidate);
-  return (sampling_scratch_bytes(program.vocabulary) + 63) / 64 * 64 + (candidates + 63) / 64 * 64;
+  return sampling_scratch_bytes(program.vocabulary) + round_up(candidates, 64);
 }
 
 }  // namespace
@@ -34,8 +34,7 @@ const OpImplementation op_sample = {
       const uint32_t vocabulary = run.program.vocabulary, room = (out.cols - 4) / 2;
       run.team.parallel(run.step.outputs, [&](uint32_t row, uint32_t worker) {
         uint8_t* scratch = run.scratch(worker);
-        Candidate* candidates =
-            reinterpret_cast<Candidate*>(scratch + (sampling_scratch_bytes(vocabulary) + 63) / 64 * 64);
+        Candidate* candidates = reinterpret_cast<Candidate*>(scratch + sampling_scratch_bytes(vocabulary));
         SamplingRecord record = run.step.sampling[row];
         if (record.top_logprobs > room) record.top_logprobs = room;
         const SampleResult result = run.program.kernels->sample_row(row_f32(logits, row), vocabulary, record,
