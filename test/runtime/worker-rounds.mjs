@@ -1,5 +1,5 @@
 // Twenty worker threads with a model each, round after round, with the built package: prints the texts that they wrote and
-// the resident megabytes after each round, as JSON.
+// the resident megabytes after each round of the second half, as JSON.
 //
 //   node --expose-gc test/runtime/worker-rounds.mjs ROUNDS
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -34,9 +34,11 @@ const run = () =>
 const main = async () => {
   const texts = new Set()
   const sizes = []
-  for (let round = 0; round < Number(process.argv[2]); round++) {
+  const rounds = Number(process.argv[2])
+  for (let round = 0; round < rounds; round++) {
     for (const text of await Promise.all(Array.from({ length: 20 }, run))) texts.add(text)
-    for (let i = 0; i < 6; i++) {
+    if (round < rounds / 2) continue
+    for (let i = 0; i < 5; i++) {
       globalThis.gc()
       await sleep(60)
     }
