@@ -5,10 +5,46 @@ const entry = 'napi_register_module_v1'
 
 interface MachSymbols {
   exported: string[]
-  /** What the program that loads it must provide. */
+  /** What any image of the process may provide: flat lookup. */
   lookedUp: string[]
   /** The oldest macOS that it runs on, as major. */
   system: number
+}
+
+/** Symbols that a stream of dyld's bind opcodes binds by flat lookup. */
+const flatBinds = (code: Buffer): string[] => {
+  const found: string[] = []
+  let [at, name, flat] = [0, '', false]
+  const skipNumber = (): void => {
+    while (code.readUInt8(at++) >= 0x80);
+  }
+  while (at < code.length) {
+    const opcode = code.readUInt8(at++)
+    const kind = opcode & 0xf0
+    if (kind === 0x10 || kind === 0x20 || kind === 0x30) flat = opcode === 0x3e // library, long library, special: -2
+    if (kind === 0x40) {
+      const end = code.indexOf(0, at)
+      name = code.toString('latin1', at, end)
+      at = end + 1
+    }
+    if ([0x20, 0x60, 0x70, 0x80, 0xa0, 0xc0].includes(kind)) skipNumber()
+    if (kind === 0xc0) skipNumber()
+    if (kind >= 0x90 && kind <= 0xc0 && flat) found.push(name)
+  }
+  return found
+}
+
+/** Names of external symbols that a symbol table defines. */
+const definedSymbols = (file: Buffer, first: number, count: number, names: number): string[] => {
+  const found: string[] = []
+  for (let i = 0; i < count; i++) {
+    const symbol = first + i * 16
+    const type = file.readUInt8(symbol + 4)
+    const begin = names + file.readUInt32LE(symbol)
+    // External, no note for debuggers, in some section.
+    if ((type & 0xe1) === 1 && (type & 0x0e) !== 0) found.push(file.toString('latin1', begin, file.indexOf(0, begin)))
+  }
+  return found
 }
 
 const readMach = (file: Buffer): MachSymbols => {
@@ -17,23 +53,13 @@ const readMach = (file: Buffer): MachSymbols => {
   let at = 32
   for (let command = 0; command < file.readUInt32LE(16); command++) {
     const kind = file.readUInt32LE(at)
-    if (kind === 0x32) symbols.system = file.readUInt32LE(at + 12) >>> 16
-    if (kind === 0x2) {
-      const [first, count, names] = [8, 12, 16].map((offset) => file.readUInt32LE(at + offset)) as [
-        number,
-        number,
-        number,
-      ]
-      for (let i = 0; i < count; i++) {
-        const symbol = first + i * 16
-        const begin = names + file.readUInt32LE(symbol)
-        const name = file.toString('latin1', begin, file.indexOf(0, begin)).replace(/^_/, '')
-        const type = file.readUInt8(symbol + 4)
-        const outside = (type & 0xe1) === 1 // external, and no note for debuggers
-        if (outside && (type & 0x0e) !== 0) symbols.exported.push(name)
-        if (outside && (type & 0x0e) === 0 && file.readUInt8(symbol + 7) === 0xfe) symbols.lookedUp.push(name)
-      }
-    }
+    const field = (i: number): number => file.readUInt32LE(at + 8 + i * 4)
+    if (kind === 0x32) symbols.system = field(1) >>> 16
+    if (kind === 0x02) symbols.exported = definedSymbols(file, field(0), field(1), field(2))
+    if (kind === 0x80000022)
+      // Bound when loaded, and when first called.
+      for (const part of [2, 6])
+        symbols.lookedUp.push(...flatBinds(file.subarray(field(part), field(part) + field(part + 1))))
     at += file.readUInt32LE(at + 4)
   }
   return symbols
@@ -45,13 +71,13 @@ export const faultsOf = (target: string, path: string): string[] => {
   const faults: string[] = []
   if (target.startsWith('darwin')) {
     const { exported, lookedUp, system } = readMach(file)
-    if (!exported.includes(entry)) faults.push(`does not export ${entry}`)
-    const others = [
-      ...exported.filter((name) => !/^(napi|node_api)_/.test(name)),
-      ...lookedUp.filter((name) => !/^napi_/.test(name)),
-    ]
-    if (others.length > 0) faults.push(`exports or expects what is not of N-API: ${others.slice(0, 5).join(', ')}`)
-    if (lookedUp.length < 20) faults.push(`expects only ${lookedUp.length} functions of N-API`)
+    if (!exported.includes(`_${entry}`)) faults.push(`does not export ${entry}`)
+    // libc++ makes new and delete replaceable, so they are seen; the last is the linker's.
+    const others = exported.filter((name) => !/^_(napi|node_api)_|^__Z[nd][awl]|^__(mh|_dso)_/.test(name))
+    if (others.length > 0) faults.push(`exports ${others.join(', ')}`)
+    const unknown = lookedUp.filter((name) => !name.startsWith('_napi_'))
+    if (unknown.length > 0) faults.push(`expects of the process what is not of N-API: ${unknown.join(', ')}`)
+    if (lookedUp.length < 50) faults.push(`expects only ${lookedUp.length} functions of N-API`)
     if (system !== 11) faults.push(`is for macOS ${system}, not 11`)
     return faults
   }
