@@ -3,8 +3,8 @@ import { spawnSync } from 'node:child_process'
 import { cpu } from '../lib/device/cpu.js'
 import { root } from './support.js'
 
-/** From the least to the best; each CPU runs a set and all before it that it has. */
-const isaNames = ['scalar', 'avx2', 'avxvnni', 'avx512']
+/** Every set that a build may hold, from the least to the best of each kind of CPU. */
+export const isaNames = ['scalar', 'avx2', 'avxvnni', 'avx512', 'neon', 'neondot']
 
 const run = (isa: string, script: string): { output: string; error: string; code: number | null } => {
   const { stdout, stderr, status } = spawnSync(process.execPath, ['--import', 'tsx', script], {

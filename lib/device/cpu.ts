@@ -1,4 +1,5 @@
 /** The CPU device: programs run by the native addon on its own threads. */
+import { toNamespacedPath } from 'node:path'
 import { DroverError, type ErrorCode, errorCodes, throwIfAborted } from '../errors.js'
 import { encodeProgram } from '../program/encode.js'
 import { planProgram } from '../program/plan.js'
@@ -196,7 +197,8 @@ const nativeSettings = ({ threads = 0, memoryBudget = 0, verifyWeights = false }
 const openRegions = (sources: readonly RegionSource[], regions: NativeRegion[]): NativeRegion[] => {
   const { Region } = nativeAddon()
   for (const source of sources) {
-    regions.push('data' in source ? new Region(source.data) : new Region(source.path, source.bytes))
+    // Windows takes long paths only in its own form; elsewhere this changes nothing.
+    regions.push('data' in source ? new Region(source.data) : new Region(toNamespacedPath(source.path), source.bytes))
   }
   return regions
 }

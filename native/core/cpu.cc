@@ -1,17 +1,14 @@
 #include "cpu.h"
 
-#include <sched.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <set>
 #include <string>
 #include <vector>
 
+#include "platform.h"
 #include "status.h"
 
 #ifdef DROVER_X86
@@ -27,12 +24,20 @@ struct Isa {
   bool runs;
 };
 
-#ifdef DROVER_X86
+#if defined(DROVER_X86) || defined(DROVER_ARM64)
 struct Feature {
   const char* name;
   bool has;
 };
 
+void list_features(const std::vector<Feature>& features, std::string& names) {
+  for (const Feature& feature : features) {
+    if (feature.has) names.append(names.empty() ? "" : ",").append(feature.name);
+  }
+}
+#endif
+
+#if defined(DROVER_X86)
 std::vector<Feature> read_features() {
   uint32_t a = 0, b = 0, c = 0, d = 0;
   const uint32_t highest = __get_cpuid_max(0, nullptr);
@@ -72,9 +77,7 @@ std::vector<Isa> list_isas(std::string& names) {
     return std::any_of(features.begin(), features.end(),
                        [&](const Feature& feature) { return feature.has && std::strcmp(feature.name, name) == 0; });
   };
-  for (const Feature& feature : features) {
-    if (feature.has) names.append(names.empty() ? "" : ",").append(feature.name);
-  }
+  list_features(features, names);
   const bool avx2 = has("avx2") && has("fma") && has("f16c") && has("bmi2");
   return {{"scalar", kernels_scalar, true},
           {"avx2", kernels_avx2, avx2},
@@ -82,93 +85,16 @@ std::vector<Isa> list_isas(std::string& names) {
           {"avx512", kernels_avx512,
            avx2 && has("avx512f") && has("avx512bw") && has("avx512dq") && has("avx512vl") && has("avx512_vnni")}};
 }
+#elif defined(DROVER_ARM64)
+std::vector<Isa> list_isas(std::string& names) {
+  const ArmFeatures has = arm_features();
+  list_features({{"neon", true}, {"dotprod", has.dot_product}, {"i8mm", has.i8mm}}, names);
+  return {
+      {"scalar", kernels_scalar, true}, {"neon", kernels_neon, true}, {"neondot", kernels_neondot, has.dot_product}};
+}
 #else
 std::vector<Isa> list_isas(std::string&) { return {{"scalar", kernels_scalar, true}}; }
 #endif
-
-// A list of deeply nested v1 groups takes several pages.
-constexpr size_t kMostText = 1u << 20;
-
-bool read_text(const std::string& path, std::string& text) {
-  std::FILE* file = std::fopen(path.c_str(), "r");
-  if (file == nullptr) return false;
-  text.clear();
-  char buffer[4096];
-  for (size_t size; text.size() < kMostText && (size = std::fread(buffer, 1, sizeof buffer, file)) > 0;)
-    text.append(buffer, size);
-  std::fclose(file);
-  return true;
-}
-
-// CPUs of one quota: "max 100000" or "150000 100000" (v2), or two files (v1). 0: no limit.
-double quota_of(const std::string& folder) {
-  std::string text;
-  long long quota = 0, period = 0;
-  if (read_text(folder + "/cpu.max", text)) {
-    if (std::sscanf(text.c_str(), "%lld %lld", &quota, &period) == 2 && quota > 0 && period > 0) {
-      return static_cast<double>(quota) / static_cast<double>(period);
-    }
-    return 0;
-  }
-  std::string period_text;
-  if (read_text(folder + "/cpu.cfs_quota_us", text) && read_text(folder + "/cpu.cfs_period_us", period_text)) {
-    quota = std::atoll(text.c_str());
-    period = std::atoll(period_text.c_str());
-    if (quota > 0 && period > 0) return static_cast<double>(quota) / static_cast<double>(period);
-  }
-  return 0;
-}
-
-// The smallest quota on the way from the process's group up to the root, in cgroup v2 and the v1 cpu controller.
-double read_quota(const std::string& root) {
-  std::string groups;
-  if (!read_text(root + "/proc/self/cgroup", groups)) return 0;
-  double smallest = 0;
-  for (size_t at = 0; at < groups.size();) {
-    const size_t end = std::min(groups.find('\n', at), groups.size());
-    const std::string line = groups.substr(at, end - at);
-    at = end + 1;
-    const size_t first = line.find(':'), second = line.find(':', first == std::string::npos ? 0 : first + 1);
-    if (first == std::string::npos || second == std::string::npos) continue;
-    std::string controllers = ",";
-    controllers.append(line, first + 1, second - first - 1).append(",");
-    std::string path = line.substr(second + 1);
-    std::vector<std::string> mounts;
-    if (controllers == ",,") {
-      mounts = {root + "/sys/fs/cgroup"};
-    } else if (controllers.find(",cpu,") != std::string::npos) {
-      mounts = {root + "/sys/fs/cgroup/cpu,cpuacct", root + "/sys/fs/cgroup/cpu"};
-    }
-    for (;;) {
-      if (path == "/") path.clear();
-      for (const std::string& mount : mounts) {
-        const double quota = quota_of(mount + path);
-        if (quota > 0 && (smallest == 0 || quota < smallest)) smallest = quota;
-      }
-      const size_t slash = path.rfind('/');
-      if (path.empty() || slash == std::string::npos) break;
-      path.resize(slash);
-    }
-  }
-  return smallest;
-}
-
-uint32_t physical_cores(const cpu_set_t& allowed, uint32_t fallback) {
-  std::set<std::string> cores;
-  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-    if (!CPU_ISSET(cpu, &allowed)) continue;
-    std::string siblings;
-    const std::string folder = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
-    if (!read_text(folder + "thread_siblings_list", siblings)) return fallback;
-    cores.insert(siblings);
-  }
-  return cores.empty() ? fallback : static_cast<uint32_t>(cores.size());
-}
-
-uint64_t cache_bytes(int name) {
-  const long value = sysconf(name);
-  return value > 0 ? static_cast<uint64_t>(value) : 0;
-}
 
 Machine read_machine() {
   static std::string features, reason;
@@ -198,16 +124,11 @@ Machine read_machine() {
     }
   }
   m.info.features = features.c_str();
-  const long online = sysconf(_SC_NPROCESSORS_ONLN);
-  m.info.logical_cpus = online > 0 ? static_cast<uint32_t>(online) : 1;
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  m.info.affinity_cpus = m.info.logical_cpus;
-  if (sched_getaffinity(0, sizeof allowed, &allowed) == 0)
-    m.info.affinity_cpus = static_cast<uint32_t>(CPU_COUNT(&allowed));
-  m.info.physical_cores = physical_cores(allowed, m.info.affinity_cpus);
-  const char* root = std::getenv("DROVER_CGROUP_ROOT");
-  m.info.quota_cpus = read_quota(root == nullptr ? "" : root);
+  const SystemCpus cpus = system_cpus();
+  m.info.logical_cpus = cpus.logical;
+  m.info.affinity_cpus = cpus.allowed;
+  m.info.physical_cores = cpus.physical;
+  m.info.quota_cpus = cpus.quota;
   uint32_t threads = m.info.physical_cores;
   char text[200];
   std::snprintf(text, sizeof text, "%u physical cores (%u logical CPUs) in the process's CPU set",
@@ -226,9 +147,9 @@ Machine read_machine() {
   reason = text;
   m.info.threads = std::max(1u, threads);
   m.info.threads_reason = reason.c_str();
-  m.info.l1d_bytes = cache_bytes(_SC_LEVEL1_DCACHE_SIZE);
-  m.info.l2_bytes = cache_bytes(_SC_LEVEL2_CACHE_SIZE);
-  m.info.l3_bytes = cache_bytes(_SC_LEVEL3_CACHE_SIZE);
+  m.info.l1d_bytes = cpus.l1d_bytes;
+  m.info.l2_bytes = cpus.l2_bytes;
+  m.info.l3_bytes = cpus.l3_bytes;
   return m;
 }
 

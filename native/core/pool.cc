@@ -1,13 +1,12 @@
 #include "pool.h"
 
-#include <pthread.h>
-
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
 
 #include "cpu.h"
+#include "platform.h"
 
 namespace drover {
 namespace {
@@ -17,8 +16,10 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kSpin = std::chrono::microseconds(150);
 
 inline void pause_briefly() {
-#ifdef DROVER_X86
+#if defined(DROVER_X86)
   __builtin_ia32_pause();
+#elif defined(DROVER_ARM64)
+  __asm__ volatile("isb");  // waits about as long; most cores take "yield" for nothing
 #endif
 }
 
@@ -93,19 +94,19 @@ struct Pool {
   }
 };
 
-void name_thread(std::thread& thread, const char* name) { pthread_setname_np(thread.native_handle(), name); }
-
 Pool& pool() {
   static Pool* instance = [] {
     Pool* p = new Pool;
     p->threads = machine().info.threads;
-    std::thread leader([p] { p->lead(); });
-    name_thread(leader, "drover-0");
-    leader.detach();
+    std::thread([p] {
+      name_thread("drover-0");
+      p->lead();
+    }).detach();
     for (uint32_t worker = 1; worker < p->threads; worker++) {
-      std::thread helper([p, worker] { p->help(worker); });
-      name_thread(helper, "drover-helper");
-      helper.detach();
+      std::thread([p, worker] {
+        name_thread("drover-helper");
+        p->help(worker);
+      }).detach();
     }
     return p;
   }();

@@ -205,7 +205,7 @@ void kv_write(DType type, const float* k, const float* v, uint32_t head_dim, uin
   }
 }
 
-void fill_attention(KernelTable& table) {
+constexpr void fill_attention(KernelTable& table) {
   table.attention = attention;
   table.kv_write = kv_write;
 }

@@ -105,7 +105,7 @@ void log_softmax(const float* x, uint32_t cols, float* out) {
   });
 }
 
-void fill_elementwise(KernelTable& table) {
+constexpr void fill_elementwise(KernelTable& table) {
   table.rms_norm = rms_norm;
   table.swiglu = swiglu;
   table.rope = rope;

@@ -5,11 +5,11 @@
 namespace drover {
 namespace {
 
-DROVER_INLINE void set_gemm(KernelTable& table, DType dtype, GemmFunction run, DType activations) {
+constexpr void set_gemm(KernelTable& table, DType dtype, GemmFunction run, DType activations) {
   table.gemm[static_cast<uint32_t>(dtype)] = {run, activations};
 }
 
-void fill_gemm(KernelTable& table) {
+constexpr void fill_gemm(KernelTable& table) {
   set_gemm(table, DType::f32, gemm_float<LoadF32>, DType::f32);
   set_gemm(table, DType::f16, gemm_float<LoadF16>, DType::f32);
   set_gemm(table, DType::bf16, gemm_float<LoadBF16>, DType::f32);

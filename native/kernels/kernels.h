@@ -3,8 +3,8 @@
 //
 // Numerics contract: for every function here, one output element is computed by the same sequence of f32 operations
 // in every ISA, whatever the number of rows, tiles or threads. A 16-lane f32 vector is the unit of all reductions
-// (scalar: an array of 16; AVX2: two registers; AVX-512: one), and every multiply-add is fused. So the results of two
-// ISAs are equal bit for bit, and tests compare them with memcmp.
+// (scalar: an array of 16; NEON: four registers; AVX2: two; AVX-512: one), and every multiply-add is fused. So the
+// results of two ISAs are equal bit for bit, and tests compare them with memcmp.
 #ifndef DROVER_KERNELS_KERNELS_H_
 #define DROVER_KERNELS_KERNELS_H_
 
@@ -109,6 +109,8 @@ const KernelTable* kernels_scalar();
 const KernelTable* kernels_avx2();
 const KernelTable* kernels_avxvnni();
 const KernelTable* kernels_avx512();
+const KernelTable* kernels_neon();
+const KernelTable* kernels_neondot();
 
 }  // namespace drover
 

@@ -40,7 +40,7 @@ uint64_t fma_loop(uint32_t rounds) {
   return uint64_t{rounds} * kChains * 16 * 2 + (f_sum(sum) < 0 ? 1 : 0);
 }
 
-void fill_probe(KernelTable& table) {
+constexpr void fill_probe(KernelTable& table) {
   table.read_bytes = read_bytes;
   table.fma_loop = fma_loop;
 }

@@ -63,7 +63,7 @@ void quantize_a8_256(const float* x, uint32_t cols, uint8_t* out) {
   }
 }
 
-void fill_quantize(KernelTable& table) {
+constexpr void fill_quantize(KernelTable& table) {
   table.quantize_a8_32 = quantize_a8_32;
   table.quantize_a8_256 = quantize_a8_256;
 }

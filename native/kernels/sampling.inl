@@ -414,7 +414,7 @@ SampleResult sample_row(const float* logits, uint32_t vocabulary, const Sampling
   return result;
 }
 
-void fill_sampling(KernelTable& table) { table.sample_row = sample_row; }
+constexpr void fill_sampling(KernelTable& table) { table.sample_row = sample_row; }
 
 }  // namespace
 }  // namespace drover

@@ -14,7 +14,7 @@
 namespace drover {
 namespace {
 
-KernelTable build_table() {
+constexpr KernelTable build_table() {
   KernelTable table{};
   table.isa = DROVER_ISA_NAME;
   fill_gemm(table);
@@ -26,7 +26,8 @@ KernelTable build_table() {
   return table;
 }
 
-const KernelTable kTable = build_table();
+// Filled by the compiler: code that ran at load would hold this ISA's instructions, on a CPU that may lack them.
+constinit const KernelTable kTable = build_table();
 
 }  // namespace
 

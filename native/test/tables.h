@@ -4,11 +4,12 @@
 
 #include <vector>
 
+#include "core/platform.h"
 #include "kernels/kernels.h"
 
 inline std::vector<const drover::KernelTable*> runnable_tables() {
   std::vector<const drover::KernelTable*> tables{drover::kernels_scalar()};
-#ifdef DROVER_X86
+#if defined(DROVER_X86)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) tables.push_back(drover::kernels_avx2());
   uint32_t a = 7, b = 0, c = 1, d = 0;
@@ -16,6 +17,9 @@ inline std::vector<const drover::KernelTable*> runnable_tables() {
   if ((a >> 4 & 1) != 0) tables.push_back(drover::kernels_avxvnni());
   if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw"))
     tables.push_back(drover::kernels_avx512());
+#elif defined(DROVER_ARM64)
+  tables.push_back(drover::kernels_neon());
+  if (drover::arm_features().dot_product) tables.push_back(drover::kernels_neondot());
 #endif
   return tables;
 }

@@ -126,8 +126,18 @@ test('instruction set flags are only for kernels/isa', () => {
   for (const line of text.split('\n'))
     if (/add_compile_options|target_compile_options|CMAKE_CXX_FLAGS/.test(line))
       assert.not.match(line, /-m(arch|avx|fma|f16c|bmi|sse|tune)/)
-  const intrinsics = [...nativeSources()].filter(([, includes]) => includes.some(({ to }) => to === 'immintrin.h'))
+  const intrinsics = [...nativeSources()].filter(([, includes]) =>
+    includes.some(({ to }) => ['immintrin.h', 'arm_neon.h'].includes(to)),
+  )
+  assert.ok(intrinsics.length >= 3)
   for (const [file] of intrinsics) assert.match(file, /^kernels\/simd\//)
+})
+
+test('only platform_*.cc include headers of a system', () => {
+  const systems = /^(sys\/.*|unistd|fcntl|sched|pthread|windows)(\.h)?$/
+  const users = [...nativeSources()].filter(([, includes]) => includes.some(({ own, to }) => !own && systems.test(to)))
+  assert.ok(users.length >= 4)
+  for (const [file] of users) if (!file.startsWith('test/')) assert.match(file, /^core\/platform_\w+\.cc$/)
 })
 
 test.run()

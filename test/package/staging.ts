@@ -103,6 +103,6 @@ export class Workshop {
   }
 
   close(): void {
-    rmSync(this.folder, { recursive: true, force: true })
+    rmSync(this.folder, { recursive: true, force: true, maxRetries: 5 })
   }
 }

@@ -9,6 +9,7 @@ import { dirname, join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { CpuInfo } from '../../lib/device/native.js'
+import { isaNames } from '../isa.js'
 import { root } from '../support.js'
 import type { Facts } from './facts.js'
 
@@ -300,7 +301,7 @@ sets('DROVER_ISA forces each set that the CPU can run; others are refused with t
   const runnable = /it can run: (.*?)(?:;|\.|$)/m.exec(refused?.message ?? '')?.[1]?.split(', ') ?? []
   assert.is(runnable.at(-1), plain.isaBest)
   const texts = new Set<string>()
-  for (const isa of ['scalar', 'avx2', 'avxvnni', 'avx512']) {
+  for (const isa of isaNames) {
     const { cpu, model: info, text = '', error } = factsOf({ DROVER_ISA: isa }, [model])
     if (runnable.includes(isa)) {
       assert.is(cpu?.isa, isa)
