@@ -1,0 +1,287 @@
+/**
+ * Writes a model in another number format: tensor by tensor, in chunks of rows, so that memory holds a few chunks of it
+ * and never the model.
+ */
+import { realpath, stat } from 'node:fs/promises'
+import { checkBoolean, checkFunction, checkInteger, checkOptions, checkSignal, checkString } from '../check.js'
+import { quantizeRowsAsync, type WritableDType, writableDTypes } from '../device/quantize.js'
+import { DroverError, throwIfAborted } from '../errors.js'
+import { openFile } from '../format/file.js'
+import { type GgufFile, readGguf } from '../format/gguf.js'
+import { metadataInteger, metadataString } from '../format/gguf-metadata.js'
+import { entryOf, type GgufEntry, type GgufTensor, writeGguf } from '../format/gguf-writer.js'
+import { type ImportanceMatrix, readImportance } from '../format/imatrix.js'
+import { type DTypeName, dtypes, elementCount, rowBytes, type TensorInfo } from '../tensor.js'
+import { fitting, formatOf, type Mix, type ModelFacts, mixOf } from './mixes.js'
+
+/** Options of {@link quantizeModel}. */
+export interface QuantizeModelOptions {
+  /** A format or a mix: q8_0, q6_k, q5_k_m, q4_k_m, q4_k_s, q3_k_m, q2_k, iq4_xs, f16, … */
+  type: string
+  /** A file with an importance matrix, of either form that llama.cpp writes. */
+  importance?: string
+  /** Format of the head (of the embedding, where it serves as the head); default: what the mix says. */
+  output?: string
+  /** Every matrix in the same format. */
+  pure?: boolean
+  threads?: number
+  onProgress?: (fraction: number, what: string) => void
+  signal?: AbortSignal
+}
+
+/** What {@link quantizeModel} wrote. */
+export interface QuantizeModelReport {
+  readonly sourceBytes: number
+  readonly bytes: number
+  readonly parameters: number
+  readonly bitsPerWeight: number
+  /** Bytes by format, most first. */
+  readonly formats: Readonly<Record<string, number>>
+  /** What differs from what was asked for, or should be known: one sentence each. */
+  readonly notes: readonly string[]
+}
+
+/** Bytes of a chunk, as f32: large enough for all threads, small enough to forget. */
+const chunkBytes = 16 << 20
+const mostCols = 2 ** 24
+
+interface Planned {
+  readonly info: TensorInfo
+  readonly to: DTypeName
+  readonly importance: Float32Array | undefined
+}
+
+const floats: readonly DTypeName[] = ['f32', 'f16', 'bf16', 'f64']
+
+const planOf = (
+  gguf: GgufFile,
+  mix: Mix,
+  options: QuantizeModelOptions,
+  matrix: ImportanceMatrix | undefined,
+): { plan: Planned[]; notes: string[] } => {
+  const facts = factsOf(gguf, matrix !== undefined)
+  const tied = !gguf.tensors.has('output.weight')
+  const head = options.output === undefined ? undefined : formatNamed('options.output', options.output)
+  const notes: string[] = []
+  let used = 0
+  const requantised = new Set<string>()
+  const plan = [...gguf.tensors.values()].map((info): Planned => {
+    const { name, dtype, shape } = info
+    // Integers are no weights; vectors (norms, biases, frequencies) are small and stay exact.
+    if (/^[iu]\d|^bool$/.test(dtype)) return { info, to: dtype, importance: undefined }
+    if (shape.length < 2) return { info, to: 'f32', importance: undefined }
+    const cols = shape.at(-1) as number
+    if (cols > mostCols)
+      throw new DroverError('E_UNSUPPORTED', 'rows of this length are not quantised', {
+        field: name,
+        found: cols,
+        expected: `at most ${mostCols}`,
+      })
+    const isHead = name === 'output.weight' || (tied && name === 'token_embd.weight')
+    const wanted = isHead && head !== undefined ? head : options.pure ? mix.base : formatOf(mix, name, tied, facts)
+    const to = fitting(wanted, cols)
+    if (to !== wanted) notes.push(`${name}: ${to} instead of ${wanted}, whose blocks do not fill ${cols} columns`)
+    if (!floats.includes(dtype) && dtype !== to) requantised.add(dtype)
+    const importance = matrix?.get(name)
+    if (importance === undefined) return { info, to, importance }
+    used++
+    if (importance.length !== cols) throw otherModel(name, `${importance.length} columns`, cols)
+    return { info, to, importance }
+  })
+  if (matrix !== undefined && used === 0)
+    throw otherModel('', [...matrix.keys()].slice(0, 3).join(', '), 'names of weights')
+  if (matrix !== undefined) {
+    const matrices = plan.filter(({ info }) => info.shape.length > 1).length
+    notes.push(`importance: for ${used} of ${matrices} matrices`)
+  }
+  if (requantised.size > 0)
+    notes.push(`the source is quantised itself (${[...requantised].join(', ')}): its errors and the new ones add up`)
+  return { plan, notes }
+}
+
+const otherModel = (field: string, found: unknown, expected: unknown): DroverError =>
+  new DroverError('E_FORMAT', 'the importance matrix belongs to another model', { field, found, expected })
+
+const formatNamed = (field: string, name: string): WritableDType => {
+  const found = writableDTypes.find((candidate) => candidate === name.toLowerCase())
+  if (found !== undefined) return found
+  throw new DroverError('E_ARGUMENT', 'there is no such format', {
+    field,
+    found: name,
+    expected: writableDTypes.join(', '),
+  })
+}
+
+const factsOf = (gguf: GgufFile, hasImportance: boolean): ModelFacts => {
+  const architecture = metadataString(gguf, 'general.architecture')
+  if (architecture !== 'llama') {
+    throw new DroverError('E_UNSUPPORTED', 'this architecture is not quantised', {
+      file: gguf.files[0]?.path,
+      field: 'general.architecture',
+      found: architecture,
+      expected: 'llama',
+    })
+  }
+  const heads = metadataInteger(gguf, 'llama.attention.head_count', { minimum: 1 })
+  return {
+    layers: metadataInteger(gguf, 'llama.block_count', { minimum: 1 }),
+    sharing: heads / metadataInteger(gguf, 'llama.attention.head_count_kv', { minimum: 1, fallback: heads }),
+    hasImportance,
+  }
+}
+
+/** The source's metadata, with what is no longer true of it replaced. */
+const metadataOf = (gguf: GgufFile, mix: Mix): Map<string, GgufEntry> => {
+  const metadata = new Map<string, GgufEntry>()
+  for (const [key, value] of gguf.metadata) {
+    if (/^split\.|^quantize\.imatrix\./.test(key)) continue
+    metadata.set(key, entryOf(key, gguf.metadataTypes.get(key), value))
+  }
+  metadata.set('general.file_type', { type: 'u32', value: mix.fileType })
+  metadata.set('general.quantization_version', { type: 'u32', value: 2 })
+  return metadata
+}
+
+/** Rows of a tensor, converted; the next chunk is read while one is converted. */
+async function* convert(
+  gguf: GgufFile,
+  { info, to, importance }: Planned,
+  threads: number | undefined,
+  signal: AbortSignal | undefined,
+  done: (bytes: number) => void,
+): AsyncGenerator<Uint8Array> {
+  const { path: file } = gguf.files[info.file]!
+  const source = await openFile(file)
+  try {
+    const cols = info.shape.at(-1) ?? 1
+    const rows = elementCount(info.shape) / cols
+    const row = rowBytes(info.dtype, cols)
+    const step = Math.max(1, Math.floor(chunkBytes / (cols * 4)))
+    const read = async (first: number): Promise<Uint8Array | undefined> =>
+      first < rows ? source.read(info.offset + first * row, Math.min(step, rows - first) * row) : undefined
+    let next = read(0)
+    for (let first = 0; first < rows; first += step) {
+      throwIfAborted(signal, 'quantising')
+      const chunk = (await next) as Uint8Array
+      next = read(first + step)
+      next.catch(() => {}) // seen when it is awaited, unless the conversion fails first
+      if (info.dtype === to) yield chunk
+      else {
+        const count = Math.min(step, rows - first)
+        try {
+          yield await quantizeRowsAsync(
+            {
+              from: info.dtype,
+              source: chunk,
+              to: to as WritableDType,
+              rows: count,
+              cols,
+              importance,
+              finite: true,
+              threads,
+            },
+            signal,
+          )
+        } catch (error) {
+          if (!(error instanceof DroverError) || error.code !== 'E_RANGE') throw error
+          throw new DroverError('E_RANGE', `a weight cannot be stored as ${to}: it is not finite or too large`, {
+            file,
+            field: info.name,
+            found: `among the 256 elements from ${first * cols + Number(error.found ?? 0)} on`,
+            expected: 'finite numbers in the range of the format',
+            cause: error,
+          })
+        }
+      }
+      done(chunk.length)
+    }
+    await next
+  } finally {
+    await source.close()
+  }
+}
+
+const openSource = async (path: string, signal: AbortSignal | undefined): Promise<GgufFile> => {
+  const folder = await stat(path).then(
+    (status) => status.isDirectory(),
+    () => false,
+  )
+  if (!folder) return readGguf(path, { signal })
+  throw new DroverError('E_UNSUPPORTED', 'a folder in Hugging Face layout is not converted to GGUF yet', {
+    file: path,
+    expected: 'a .gguf file',
+    hint: 'convert it to a GGUF file of f16 or bf16 first (llama.cpp: convert_hf_to_gguf.py), then quantise that',
+  })
+}
+
+const checkOutput = async (input: string, output: string): Promise<void> => {
+  const field = 'output'
+  if (!/\.gguf$/i.test(output))
+    throw new DroverError('E_UNSUPPORTED', 'only GGUF files are written', {
+      field,
+      found: output,
+      expected: 'a name that ends in .gguf',
+    })
+  const same = (await realpath(input)) === (await realpath(output).catch(() => undefined))
+  if (same) throw new DroverError('E_ARGUMENT', 'the output would replace its own source', { field, found: output })
+}
+
+/**
+ * Writes a GGUF model (the first of several files when split) as one GGUF file with weights in another format. The file
+ * appears under its name when it is complete. Throws E_ARGUMENT, E_UNSUPPORTED, E_FORMAT, E_RANGE (a weight that the
+ * format cannot hold), E_IO, E_ABORTED.
+ */
+export const quantizeModel = async (
+  input: string,
+  output: string,
+  options: QuantizeModelOptions,
+): Promise<QuantizeModelReport> => {
+  checkString('input', input)
+  checkString('output', output)
+  const names = ['type', 'importance', 'output', 'pure', 'threads', 'onProgress', 'signal']
+  const checked = checkOptions('options', options, names) as unknown as QuantizeModelOptions
+  const { signal, onProgress, threads } = checked
+  const mix = mixOf(checkString('options.type', checked.type))
+  if (checked.output !== undefined) checkString('options.output', checked.output)
+  if (checked.pure !== undefined) checkBoolean('options.pure', checked.pure)
+  if (threads !== undefined) checkInteger('options.threads', threads, 1, 1024)
+  if (signal !== undefined) checkSignal('options.signal', signal)
+  if (onProgress !== undefined) checkFunction('options.onProgress', onProgress)
+
+  const gguf = await openSource(input, signal)
+  await checkOutput(input, output)
+  const matrix =
+    checked.importance === undefined
+      ? undefined
+      : await readImportance(checkString('options.importance', checked.importance), { signal })
+  const { plan, notes } = planOf(gguf, mix, checked, matrix)
+
+  const sourceBytes = plan.reduce((sum, { info }) => sum + info.bytes, 0)
+  const formats: Record<string, number> = {}
+  let parameters = 0
+  let bytes = 0
+  let converted = 0
+  const tensors = plan.map((planned): GgufTensor => {
+    const { info, to } = planned
+    const elements = elementCount(info.shape)
+    const size = (elements / dtypes[to].block) * dtypes[to].bytes
+    formats[to] = (formats[to] ?? 0) + size
+    parameters += elements
+    bytes += size
+    const done = (read: number): void => {
+      converted += read
+      onProgress?.(converted / sourceBytes, info.name)
+    }
+    const chunks = (): AsyncIterable<Uint8Array> => convert(gguf, planned, threads, signal, done)
+    return { name: info.name, type: to, shape: info.shape, bytes: size, chunks }
+  })
+  await writeGguf(output, metadataOf(gguf, mix), tensors)
+  return {
+    sourceBytes,
+    bytes,
+    parameters,
+    bitsPerWeight: (bytes * 8) / parameters,
+    formats: Object.fromEntries(Object.entries(formats).sort((a, b) => b[1] - a[1])),
+    notes,
+  }
+}
