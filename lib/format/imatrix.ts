@@ -125,7 +125,7 @@ const readGgufForm = async (folder: Folder, name: string, options: ReadOptions):
         const n = times[Math.floor(k / columns)]!
         values[k] = n > 0 ? values[k]! / n : 0
       }
-      matrix.set(key, values)
+      matrix.set(key, checkValues(file, key, values)) // a count may be so small that the quotient is none
     }
     if (matrix.size === 0)
       throw refuse('an importance matrix lacks a tensor', file, sumsSuffix, 'no such tensor', 'at least one')

@@ -20,6 +20,7 @@ struct Quantization : Job {
   const float* importance;
   uint32_t rows, cols, rows_per_task, threads;
   bool finite;
+  const KernelTable* kernels;
   const std::atomic<int32_t>* cancel;
   std::atomic<uint64_t> first_bad{UINT64_MAX};  // element index of the first block that cannot be stored
 
@@ -43,7 +44,7 @@ void quantize_row(Quantization& job, uint32_t row) {
     const uint32_t count = job.cols - at < kEncodePiece ? job.cols - at : kEncodePiece;
     decode_row(job.from, source + row_bytes(job.from, at), count, values);
     uint8_t* piece = out + row_bytes(job.to, at);
-    encode_row(job.to, values, job.importance != nullptr ? job.importance + at : nullptr, count, piece);
+    encode_row(*job.kernels, job.to, values, job.importance != nullptr ? job.importance + at : nullptr, count, piece);
     if (job.finite && !row_is_finite(job.to, piece, count)) report_bad(job, uint64_t{row} * job.cols + at);
   }
 }
@@ -67,7 +68,8 @@ void run_quantization(Job* base) {
 
 uint32_t drover_can_quantize(uint32_t dtype) {
   using namespace drover;
-  return dtype < kDTypeCount && can_encode(static_cast<DType>(dtype)) ? 1 : 0;
+  const KernelTable* kernels = machine().kernels;
+  return kernels != nullptr && dtype < kDTypeCount && can_encode(*kernels, static_cast<DType>(dtype)) ? 1 : 0;
 }
 
 int drover_quantize(uint32_t from, const uint8_t* source, uint64_t source_bytes, uint32_t to, uint8_t* out,
@@ -105,6 +107,7 @@ int drover_quantize(uint32_t from, const uint8_t* source, uint64_t source_bytes,
                 "the output has the wrong size");
   }
   job.run = run_quantization;
+  job.kernels = m.kernels;
   job.source = source;
   job.out = out;
   job.importance = options->importance;

@@ -1,7 +1,9 @@
-// Rows into stored formats: floats of fewer bits, the simple block formats, and the choice of a block's encoder.
+// Rows into stored formats: single numbers, and rows of blocks piece by piece through the kernels' encoders.
 #include "kernels/encode.h"
 
-#include "kernels/fit.h"
+#include <cstring>
+
+#include "kernels/simd/half.h"
 
 namespace drover {
 namespace {
@@ -34,84 +36,46 @@ uint8_t to_f8(float value) {
   return static_cast<uint8_t>(sign | (code < kMost ? code : kMost));
 }
 
-// ---- blocks of 32 ----
-
-void put_nibbles(const uint8_t* codes, uint8_t* out) {
-  for (uint32_t i = 0; i < 16; i++) out[i] = static_cast<uint8_t>((codes[i] & 15) | (codes[i + 16] & 15) << 4);
-}
-
-void put_fifth_bits(const uint8_t* codes, uint8_t* out) {
-  uint32_t bits = 0;
-  for (uint32_t i = 0; i < 32; i++) bits |= static_cast<uint32_t>(codes[i] >> 4) << i;
-  memcpy(out, &bits, sizeof bits);
-}
-
-// The element of largest magnitude, the first of equals.
-float extreme_of(const float* x) {
-  float extreme = 0;
-  for (uint32_t i = 0; i < 32; i++) extreme = absolute(x[i]) > absolute(extreme) ? x[i] : extreme;
-  return extreme;
-}
-
-void encode_q8_0(const float* x, uint8_t* out) {
-  const float scale = absolute(extreme_of(x)) / 127.0f, factor = inverse_of(scale);
-  store_half(scale, out);
-  for (uint32_t i = 0; i < 32; i++) {
-    const float v = clamp1(x[i] * factor, -127, 127);
-    const int32_t towards_zero = static_cast<int32_t>(v);
-    const float rest = v - static_cast<float>(towards_zero);  // exact, which v + 0.5 would not be
-    out[2 + i] = static_cast<uint8_t>(towards_zero + (rest >= 0.5f ? 1 : rest <= -0.5f ? -1 : 0));
+// False for block formats.
+bool encode_numbers(DType dtype, const float* x, uint32_t cols, uint8_t* out) {
+  switch (dtype) {
+    case DType::f32:
+      if (cols != 0) memcpy(out, x, uint64_t{cols} * 4);
+      return true;
+    case DType::f16:
+    case DType::bf16:
+      for (uint32_t i = 0; i < cols; i++) {
+        const uint16_t code = dtype == DType::f16 ? float_to_half(x[i]) : to_bf16(x[i]);
+        memcpy(out + uint64_t{i} * 2, &code, 2);
+      }
+      return true;
+    case DType::f8_e4m3:
+      for (uint32_t i = 0; i < cols; i++) out[i] = to_f8<7, 3, 0x7e>(x[i]);
+      return true;
+    case DType::f8_e5m2:
+      for (uint32_t i = 0; i < cols; i++) out[i] = to_f8<15, 2, 0x7c>(x[i]);
+      return true;
+    default:
+      return false;
   }
 }
 
-// Codes around kMiddle. As the reference does, the extreme element gets the code 0 and the scale is rounded afterwards;
-// with weights the scale is searched, and codes are those of the stored scale.
-template <int kMiddle>
-void centred(const float* x, const float* w, uint8_t* out, uint8_t* codes) {
-  if (w == nullptr) {
-    const float scale = extreme_of(x) / -kMiddle, factor = inverse_of(scale);
-    store_half(scale, out);
-    for (uint32_t i = 0; i < 32; i++) {
-      const float v = clamp1(x[i] * factor + (kMiddle + 0.5f), 0, 2 * kMiddle - 1);
-      codes[i] = static_cast<uint8_t>(static_cast<int32_t>(v));
-    }
-    return;
-  }
-  using Codes = Integers<-kMiddle, kMiddle - 1>;
-  const float scale = as_half(fit_scale<Codes>(x, w, 32, 9, 0.1f).scale), factor = inverse_of(scale);
-  store_half(scale, out);
-  for (uint32_t i = 0; i < 32; i += 4) {
-    const Four q = Codes::round(load4(x + i) * factor) + kMiddle;
-    for (uint32_t j = 0; j < 4; j++) codes[i + j] = static_cast<uint8_t>(static_cast<int32_t>(q[j]));
-  }
-}
+// ---- rows of blocks ----
 
-// Codes from the smallest element up.
-template <int kMost>
-void from_least(const float* x, const float* w, uint8_t* out, uint8_t* codes) {
-  float scale, least;
-  if (w == nullptr) {
-    float largest = least = x[0];
-    for (uint32_t i = 1; i < 32; i++) {
-      least = x[i] < least ? x[i] : least;
-      largest = x[i] > largest ? x[i] : largest;
-    }
-    scale = (largest - least) / kMost;
-  } else {
-    const AffineFit fit = fit_affine<true>(x, w, 32, kMost, kMost < 16 ? 21 : 16, kMost < 16 ? -1 : -0.5f);
-    scale = as_half(fit.scale);
-    least = as_half(-fit.minimum);
-  }
-  store_half(scale, out);
-  store_half(least, out + 2);
-  const float factor = inverse_of(scale);
-  for (uint32_t i = 0; i < 32; i++) {
-    const float v = clamp1((x[i] - least) * factor + 0.5f, 0, kMost);
-    codes[i] = static_cast<uint8_t>(static_cast<int32_t>(v));
-  }
-}
+struct Block {
+  uint32_t elements, bytes;
+};
+constexpr Block kBlocks[kDTypeCount] = {
+#define DROVER_DTYPE(name, elements, bytes) {elements, bytes},
+#include "kernels/dtypes.def"
+#undef DROVER_DTYPE
+};
 
-// ---- pieces of a row ----
+// Formats with a reference quantiser that does not search.
+bool has_reference(DType dtype) {
+  return dtype == DType::q8_0 || dtype == DType::q4_0 || dtype == DType::q5_0 || dtype == DType::q4_1 ||
+         dtype == DType::q5_1;
+}
 
 // Weights of a piece whose largest is 1, so that sums stay in range; all equal when there are none.
 void normalize(const float* importance, uint32_t count, float* w) {
@@ -129,117 +93,28 @@ bool all_finite(const float* x, uint32_t count) {
   return true;
 }
 
-using BlockEncoder = void (*)(const float* x, const float* w, uint8_t* out);
-
-BlockEncoder searched(DType dtype) {
-  switch (dtype) {
-    case DType::q2_k:
-      return encode_q2_k;
-    case DType::q3_k:
-      return encode_q3_k;
-    case DType::q4_k:
-      return encode_q4_k;
-    case DType::q5_k:
-      return encode_q5_k;
-    case DType::q6_k:
-      return encode_q6_k;
-    case DType::iq4_nl:
-      return encode_iq4_nl;
-    case DType::iq4_xs:
-      return encode_iq4_xs;
-    case DType::mxfp4:
-      return encode_mxfp4;
-    default:
-      return nullptr;
-  }
-}
-
-void encode_simple(DType dtype, const float* x, const float* w, uint8_t* out) {
-  uint8_t codes[32];
-  if (dtype == DType::q8_0) {
-    encode_q8_0(x, out);
-  } else if (dtype == DType::q4_0) {
-    centred<8>(x, w, out, codes);
-    put_nibbles(codes, out + 2);
-  } else if (dtype == DType::q5_0) {
-    centred<16>(x, w, out, codes);
-    put_fifth_bits(codes, out + 2);
-    put_nibbles(codes, out + 6);
-  } else if (dtype == DType::q4_1) {
-    from_least<15>(x, w, out, codes);
-    put_nibbles(codes, out + 4);
-  } else if (dtype == DType::q5_1) {
-    from_least<31>(x, w, out, codes);
-    put_fifth_bits(codes, out + 4);
-    put_nibbles(codes, out + 8);
-  }
-}
-
-struct Block {
-  uint32_t elements, bytes;
-};
-constexpr Block kBlocks[kDTypeCount] = {
-#define DROVER_DTYPE(name, elements, bytes) {elements, bytes},
-#include "kernels/dtypes.def"
-#undef DROVER_DTYPE
-};
-
-bool is_simple(DType dtype) {
-  return dtype == DType::q8_0 || dtype == DType::q4_0 || dtype == DType::q5_0 || dtype == DType::q4_1 ||
-         dtype == DType::q5_1;
-}
-
-bool encode_numbers(DType dtype, const float* x, uint32_t cols, uint8_t* out) {
-  switch (dtype) {
-    case DType::f32:
-      if (cols != 0) memcpy(out, x, uint64_t{cols} * 4);
-      return true;
-    case DType::f16:
-      for (uint32_t i = 0; i < cols; i++) store_half(x[i], out + uint64_t{i} * 2);
-      return true;
-    case DType::bf16:
-      for (uint32_t i = 0; i < cols; i++) {
-        const uint16_t code = to_bf16(x[i]);
-        memcpy(out + uint64_t{i} * 2, &code, 2);
-      }
-      return true;
-    case DType::f8_e4m3:
-      for (uint32_t i = 0; i < cols; i++) out[i] = to_f8<7, 3, 0x7e>(x[i]);
-      return true;
-    case DType::f8_e5m2:
-      for (uint32_t i = 0; i < cols; i++) out[i] = to_f8<15, 2, 0x7c>(x[i]);
-      return true;
-    default:
-      return false;
-  }
-}
-
 }  // namespace
 
-bool can_encode(DType dtype) {
-  return encode_numbers(dtype, nullptr, 0, nullptr) || is_simple(dtype) || searched(dtype) != nullptr;
+bool can_encode(const KernelTable& kernels, DType dtype) {
+  return encode_numbers(dtype, nullptr, 0, nullptr) || kernels.encode[static_cast<uint32_t>(dtype)] != nullptr;
 }
 
-void encode_row(DType dtype, const float* x, const float* importance, uint32_t cols, uint8_t* out) {
+void encode_row(const KernelTable& kernels, DType dtype, const float* x, const float* importance, uint32_t cols,
+                uint8_t* out) {
   if (encode_numbers(dtype, x, cols, out)) return;
-  const BlockEncoder encoder = searched(dtype);
+  const EncodeFunction encode = kernels.encode[static_cast<uint32_t>(dtype)];
   const Block block = kBlocks[static_cast<uint32_t>(dtype)];
-  alignas(16) float values[kEncodePiece], weights[kEncodePiece];
+  const bool weighted = importance != nullptr || !has_reference(dtype);
+  float weights[kEncodePiece];
+  for (float& weight : weights) weight = 1;
   for (uint32_t at = 0; at < cols; at += kEncodePiece) {
     const uint32_t count = cols - at < kEncodePiece ? cols - at : kEncodePiece;
-    memcpy(values, x + at, count * sizeof(float));
-    if (importance != nullptr) {
-      normalize(importance + at, count, weights);
-    } else {
-      for (float& weight : weights) weight = 1;
-    }
+    if (importance != nullptr) normalize(importance + at, count, weights);
     for (uint32_t i = 0; i < count; i += block.elements, out += block.bytes) {
-      if (!all_finite(values + i, block.elements)) {
-        memset(out, 0xff, block.bytes);  // every scale is NaN
-      } else if (encoder != nullptr) {
-        encoder(values + i, weights + i, out);
+      if (all_finite(x + at + i, block.elements)) {
+        encode(x + at + i, weighted ? weights + i : nullptr, out);
       } else {
-        encode_simple(dtype, values + i, importance != nullptr ? weights + i : nullptr, out);
+        memset(out, 0xff, block.bytes);  // every scale is NaN
       }
     }
   }
