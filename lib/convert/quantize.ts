@@ -6,13 +6,14 @@ import { realpath, stat } from 'node:fs/promises'
 import { checkBoolean, checkFunction, checkInteger, checkOptions, checkSignal, checkString } from '../check.js'
 import { quantizeRowsAsync, type WritableDType, writableDTypes } from '../device/quantize.js'
 import { DroverError, throwIfAborted } from '../errors.js'
-import { openFile } from '../format/file.js'
-import { type GgufFile, readGguf } from '../format/gguf.js'
-import { metadataInteger, metadataString } from '../format/gguf-metadata.js'
-import { entryOf, type GgufEntry, type GgufTensor, writeGguf } from '../format/gguf-writer.js'
+import { type FileEntry, openFile } from '../format/file.js'
+import { readGguf } from '../format/gguf.js'
+import { type GgufEntry, type GgufTensor, writeGguf } from '../format/gguf-writer.js'
 import { type ImportanceMatrix, readImportance } from '../format/imatrix.js'
-import { type DTypeName, dtypes, elementCount, rowBytes, type TensorInfo } from '../tensor.js'
+import { type DTypeName, dtypes, elementCount, rowBytes } from '../tensor.js'
+import { huggingFaceSource } from './hugging-face.js'
 import { fitting, formatOf, type Mix, type ModelFacts, mixOf } from './mixes.js'
+import { ggufSource, type Source, type SourceTensor } from './source.js'
 
 /** Options of {@link quantizeModel}. */
 export interface QuantizeModelOptions {
@@ -46,7 +47,7 @@ const chunkBytes = 16 << 20
 const mostCols = 2 ** 24
 
 interface Planned {
-  readonly info: TensorInfo
+  readonly tensor: SourceTensor
   readonly to: DTypeName
   readonly importance: Float32Array | undefined
 }
@@ -54,44 +55,44 @@ interface Planned {
 const floats: readonly DTypeName[] = ['f32', 'f16', 'bf16', 'f64']
 
 const planOf = (
-  gguf: GgufFile,
+  source: Source,
   mix: Mix,
   options: QuantizeModelOptions,
   matrix: ImportanceMatrix | undefined,
 ): { plan: Planned[]; notes: string[] } => {
-  const facts = factsOf(gguf, matrix !== undefined)
-  const tied = !gguf.tensors.has('output.weight')
+  const facts: ModelFacts = { layers: source.layers, sharing: source.sharing, hasImportance: matrix !== undefined }
+  const tied = !source.tensors.some(({ name }) => name === 'output.weight')
   const head = options.output === undefined ? undefined : formatNamed('options.output', options.output)
   const notes: string[] = []
-  let used = 0
   const requantised = new Set<string>()
-  const plan = [...gguf.tensors.values()].map((info): Planned => {
-    const { name, dtype, shape } = info
+  let used = 0
+  const plan = source.tensors.map((tensor): Planned => {
+    const { name, info, cols } = tensor
+    const { dtype, shape } = info
     // Integers are no weights; vectors (norms, biases, frequencies) are small and stay exact.
-    if (/^[iu]\d|^bool$/.test(dtype)) return { info, to: dtype, importance: undefined }
-    if (shape.length < 2) return { info, to: 'f32', importance: undefined }
-    const cols = shape.at(-1) as number
+    if (/^[iu]\d|^bool$/.test(dtype)) return { tensor, to: dtype, importance: undefined }
     if (cols > mostCols)
       throw new DroverError('E_UNSUPPORTED', 'rows of this length are not quantised', {
         field: name,
         found: cols,
         expected: `at most ${mostCols}`,
       })
+    if (shape.length < 2) return { tensor, to: 'f32', importance: undefined }
     const isHead = name === 'output.weight' || (tied && name === 'token_embd.weight')
     const wanted = isHead && head !== undefined ? head : options.pure ? mix.base : formatOf(mix, name, tied, facts)
     const to = fitting(wanted, cols)
     if (to !== wanted) notes.push(`${name}: ${to} instead of ${wanted}, whose blocks do not fill ${cols} columns`)
     if (!floats.includes(dtype) && dtype !== to) requantised.add(dtype)
     const importance = matrix?.get(name)
-    if (importance === undefined) return { info, to, importance }
+    if (importance === undefined) return { tensor, to, importance }
     used++
     if (importance.length !== cols) throw otherModel(name, `${importance.length} columns`, cols)
-    return { info, to, importance }
+    return { tensor, to, importance }
   })
   if (matrix !== undefined && used === 0)
     throw otherModel('', [...matrix.keys()].slice(0, 3).join(', '), 'names of weights')
   if (matrix !== undefined) {
-    const matrices = plan.filter(({ info }) => info.shape.length > 1).length
+    const matrices = plan.filter(({ tensor }) => tensor.info.shape.length > 1).length
     notes.push(`importance: for ${used} of ${matrices} matrices`)
   }
   if (requantised.size > 0)
@@ -112,106 +113,66 @@ const formatNamed = (field: string, name: string): WritableDType => {
   })
 }
 
-const factsOf = (gguf: GgufFile, hasImportance: boolean): ModelFacts => {
-  const architecture = metadataString(gguf, 'general.architecture')
-  if (architecture !== 'llama') {
-    throw new DroverError('E_UNSUPPORTED', 'this architecture is not quantised', {
-      file: gguf.files[0]?.path,
-      field: 'general.architecture',
-      found: architecture,
-      expected: 'llama',
-    })
+/** Rows of whole heads in the order of GGUF: elements that rotate together stand side by side. */
+const interleaved = (chunk: Uint8Array, row: number, headRows: number): Uint8Array => {
+  const out = new Uint8Array(chunk.length)
+  for (let to = 0; to < chunk.length / row; to++) {
+    const within = to % headRows
+    const from = to - within + (within >> 1) + (within & 1) * (headRows / 2)
+    out.set(chunk.subarray(from * row, (from + 1) * row), to * row)
   }
-  const heads = metadataInteger(gguf, 'llama.attention.head_count', { minimum: 1 })
-  return {
-    layers: metadataInteger(gguf, 'llama.block_count', { minimum: 1 }),
-    sharing: heads / metadataInteger(gguf, 'llama.attention.head_count_kv', { minimum: 1, fallback: heads }),
-    hasImportance,
-  }
-}
-
-/** The source's metadata, with what is no longer true of it replaced. */
-const metadataOf = (gguf: GgufFile, mix: Mix): Map<string, GgufEntry> => {
-  const metadata = new Map<string, GgufEntry>()
-  for (const [key, value] of gguf.metadata) {
-    if (/^split\.|^quantize\.imatrix\./.test(key)) continue
-    metadata.set(key, entryOf(key, gguf.metadataTypes.get(key), value))
-  }
-  metadata.set('general.file_type', { type: 'u32', value: mix.fileType })
-  metadata.set('general.quantization_version', { type: 'u32', value: 2 })
-  return metadata
+  return out
 }
 
 /** Rows of a tensor, converted; the next chunk is read while one is converted. */
 async function* convert(
-  gguf: GgufFile,
-  { info, to, importance }: Planned,
-  threads: number | undefined,
-  signal: AbortSignal | undefined,
+  { path: file }: FileEntry,
+  { tensor, to, importance }: Planned,
+  { threads, signal }: QuantizeModelOptions,
   done: (bytes: number) => void,
 ): AsyncGenerator<Uint8Array> {
-  const { path: file } = gguf.files[info.file]!
+  const { info, rows, cols, headRows = 1 } = tensor
   const source = await openFile(file)
   try {
-    const cols = info.shape.at(-1) ?? 1
-    const rows = elementCount(info.shape) / cols
     const row = rowBytes(info.dtype, cols)
-    const step = Math.max(1, Math.floor(chunkBytes / (cols * 4)))
+    const step = headRows * Math.max(1, Math.floor(chunkBytes / (cols * 4 * headRows)))
     const read = async (first: number): Promise<Uint8Array | undefined> =>
       first < rows ? source.read(info.offset + first * row, Math.min(step, rows - first) * row) : undefined
     let next = read(0)
     for (let first = 0; first < rows; first += step) {
       throwIfAborted(signal, 'quantising')
-      const chunk = (await next) as Uint8Array
+      const stored = (await next) as Uint8Array
       next = read(first + step)
       next.catch(() => {}) // seen when it is awaited, unless the conversion fails first
-      if (info.dtype === to) yield chunk
-      else {
-        const count = Math.min(step, rows - first)
-        try {
-          yield await quantizeRowsAsync(
-            {
-              from: info.dtype,
-              source: chunk,
-              to: to as WritableDType,
-              rows: count,
-              cols,
-              importance,
-              finite: true,
-              threads,
-            },
-            signal,
-          )
-        } catch (error) {
-          if (!(error instanceof DroverError) || error.code !== 'E_RANGE') throw error
-          throw new DroverError('E_RANGE', `a weight cannot be stored as ${to}: it is not finite or too large`, {
-            file,
-            field: info.name,
-            found: `among the 256 elements from ${first * cols + Number(error.found ?? 0)} on`,
-            expected: 'finite numbers in the range of the format',
-            cause: error,
-          })
-        }
+      const chunk = headRows > 1 ? interleaved(stored, row, headRows) : stored
+      const request = { from: info.dtype, source: chunk, to: to as WritableDType, rows: chunk.length / row, cols }
+      try {
+        yield info.dtype === to
+          ? chunk
+          : await quantizeRowsAsync({ ...request, importance, finite: true, threads }, signal)
+      } catch (error) {
+        if (!(error instanceof DroverError) || error.code !== 'E_RANGE') throw error
+        throw new DroverError('E_RANGE', `a weight cannot be stored as ${to}: it is not finite or too large`, {
+          file,
+          field: info.name,
+          found: `among the 256 elements from ${first * cols + Number(error.found ?? 0)} on`,
+          expected: 'finite numbers in the range of the format',
+          cause: error,
+        })
       }
       done(chunk.length)
     }
-    await next
   } finally {
     await source.close()
   }
 }
 
-const openSource = async (path: string, signal: AbortSignal | undefined): Promise<GgufFile> => {
-  const folder = await stat(path).then(
+const openSource = async (path: string, signal: AbortSignal | undefined): Promise<Source> => {
+  const isFolder = await stat(path).then(
     (status) => status.isDirectory(),
     () => false,
   )
-  if (!folder) return readGguf(path, { signal })
-  throw new DroverError('E_UNSUPPORTED', 'a folder in Hugging Face layout is not converted to GGUF yet', {
-    file: path,
-    expected: 'a .gguf file',
-    hint: 'convert it to a GGUF file of f16 or bf16 first (llama.cpp: convert_hf_to_gguf.py), then quantise that',
-  })
+  return isFolder ? huggingFaceSource(path, { signal }) : ggufSource(await readGguf(path, { signal }))
 }
 
 const checkOutput = async (input: string, output: string): Promise<void> => {
@@ -227,8 +188,8 @@ const checkOutput = async (input: string, output: string): Promise<void> => {
 }
 
 /**
- * Writes a GGUF model (the first of several files when split) as one GGUF file with weights in another format. The file
- * appears under its name when it is complete. Throws E_ARGUMENT, E_UNSUPPORTED, E_FORMAT, E_RANGE (a weight that the
+ * Writes a model (a GGUF file, the first when split, or a folder in Hugging Face layout) as one GGUF file with weights in
+ * another format. The file appears under its name when it is complete. Throws E_ARGUMENT, E_UNSUPPORTED, E_FORMAT, E_RANGE (a weight that the
  * format cannot hold), E_IO, E_ABORTED.
  */
 export const quantizeModel = async (
@@ -240,42 +201,54 @@ export const quantizeModel = async (
   checkString('output', output)
   const names = ['type', 'importance', 'output', 'pure', 'threads', 'onProgress', 'signal']
   const checked = checkOptions('options', options, names) as unknown as QuantizeModelOptions
-  const { signal, onProgress, threads } = checked
+  const { signal, onProgress } = checked
   const mix = mixOf(checkString('options.type', checked.type))
   if (checked.output !== undefined) checkString('options.output', checked.output)
   if (checked.pure !== undefined) checkBoolean('options.pure', checked.pure)
-  if (threads !== undefined) checkInteger('options.threads', threads, 1, 1024)
+  if (checked.threads !== undefined) checkInteger('options.threads', checked.threads, 1, 1024)
   if (signal !== undefined) checkSignal('options.signal', signal)
   if (onProgress !== undefined) checkFunction('options.onProgress', onProgress)
 
-  const gguf = await openSource(input, signal)
+  const source = await openSource(input, signal)
   await checkOutput(input, output)
   const matrix =
     checked.importance === undefined
       ? undefined
       : await readImportance(checkString('options.importance', checked.importance), { signal })
-  const { plan, notes } = planOf(gguf, mix, checked, matrix)
+  const { plan, notes } = planOf(source, mix, checked, matrix)
 
-  const sourceBytes = plan.reduce((sum, { info }) => sum + info.bytes, 0)
+  const sourceBytes = plan.reduce((sum, { tensor }) => sum + tensor.info.bytes, 0)
   const formats: Record<string, number> = {}
   let parameters = 0
   let bytes = 0
-  let converted = 0
-  const tensors = plan.map((planned): GgufTensor => {
-    const { info, to } = planned
-    const elements = elementCount(info.shape)
+  const count = (to: DTypeName, elements: number): number => {
     const size = (elements / dtypes[to].block) * dtypes[to].bytes
     formats[to] = (formats[to] ?? 0) + size
     parameters += elements
     bytes += size
+    return size
+  }
+  let converted = 0
+  const tensors = plan.map((planned): GgufTensor => {
+    const { tensor, to } = planned
+    const { shape, file } = tensor.info
     const done = (read: number): void => {
       converted += read
-      onProgress?.(converted / sourceBytes, info.name)
+      onProgress?.(converted / sourceBytes, tensor.name)
     }
-    const chunks = (): AsyncIterable<Uint8Array> => convert(gguf, planned, threads, signal, done)
-    return { name: info.name, type: to, shape: info.shape, bytes: size, chunks }
+    const chunks = (): AsyncIterable<Uint8Array> => convert(source.files[file] as FileEntry, planned, checked, done)
+    return { name: tensor.name, type: to, shape, bytes: count(to, elementCount(shape)), chunks }
   })
-  await writeGguf(output, metadataOf(gguf, mix), tensors)
+  for (const [name, values] of source.made) {
+    const chunks = (): Iterable<Uint8Array> => [new Uint8Array(values.buffer, values.byteOffset, values.byteLength)]
+    tensors.push({ name, type: 'f32', shape: [values.length], bytes: count('f32', values.length), chunks })
+  }
+  const metadata = new Map<string, GgufEntry>([
+    ...source.metadata,
+    ['general.file_type', { type: 'u32', value: mix.fileType }],
+    ['general.quantization_version', { type: 'u32', value: 2 }],
+  ])
+  await writeGguf(output, metadata, tensors)
   return {
     sourceBytes,
     bytes,
