@@ -43,7 +43,7 @@ export interface QuantizeModelReport {
 }
 
 /** Bytes of a chunk, as f32: large enough for all threads, small enough to forget. */
-const chunkBytes = 16 << 20
+const chunkBytes = 8 << 20
 const mostCols = 2 ** 24
 
 interface Planned {
@@ -136,8 +136,15 @@ async function* convert(
   try {
     const row = rowBytes(info.dtype, cols)
     const step = headRows * Math.max(1, Math.floor(chunkBytes / (cols * 4 * headRows)))
-    const read = async (first: number): Promise<Uint8Array | undefined> =>
-      first < rows ? source.read(info.offset + first * row, Math.min(step, rows - first) * row) : undefined
+    // Used again and again: garbage of this size would pile up faster than it is collected.
+    const most = Math.min(step, rows)
+    const inputs = [new Uint8Array(most * row), new Uint8Array(step < rows ? most * row : 0)] as const
+    const out = new Uint8Array(info.dtype === to ? 0 : rowBytes(to, cols) * most)
+    const read = async (first: number): Promise<Uint8Array | undefined> => {
+      if (first >= rows) return undefined
+      const into = inputs[(first / step) & 1]
+      return source.read(info.offset + first * row, Math.min(step, rows - first) * row, into)
+    }
     let next = read(0)
     for (let first = 0; first < rows; first += step) {
       throwIfAborted(signal, 'quantising')
@@ -149,7 +156,7 @@ async function* convert(
       try {
         yield info.dtype === to
           ? chunk
-          : await quantizeRowsAsync({ ...request, importance, finite: true, threads }, signal)
+          : await quantizeRowsAsync({ ...request, importance, finite: true, threads, out }, signal)
       } catch (error) {
         if (!(error instanceof DroverError) || error.code !== 'E_RANGE') throw error
         throw new DroverError('E_RANGE', `a weight cannot be stored as ${to}: it is not finite or too large`, {

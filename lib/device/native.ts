@@ -76,7 +76,7 @@ export interface NativeAddon {
   activationRowBytes(dtype: number, cols: number): number
   kvPageBytes(dtype: number, layers: number, heads: number, headDim: number): number
   preparedBytes(dtype: number, rows: number, cols: number): number
-  /** Stored rows of one format into another; the arrays are copied before it returns. */
+  /** Stored rows of one format into another; source and importance are copied before it returns, `out` is written at the end. */
   quantize(
     from: number,
     source: Uint8Array,
@@ -84,6 +84,7 @@ export interface NativeAddon {
     rows: number,
     cols: number,
     options: NativeQuantizeOptions,
+    out: Uint8Array<ArrayBuffer>,
   ): { promise: Promise<Uint8Array<ArrayBuffer>>; abort(): void }
   quantizeSync(
     from: number,
@@ -92,7 +93,8 @@ export interface NativeAddon {
     rows: number,
     cols: number,
     options: NativeQuantizeOptions,
-  ): Uint8Array<ArrayBuffer>
+    out: Uint8Array<ArrayBuffer>,
+  ): void
   /** Measures the machine for about a second, off the event loop. */
   probe(threads: number): Promise<{ readBytesPerSecond: number; fmaFlopsPerSecond: number }>
 }

@@ -1,6 +1,6 @@
 /** Stored rows of one number format into another, on the pool of the addon. */
 import { DroverError, throwIfAborted } from '../errors.js'
-import type { DTypeName } from '../tensor.js'
+import { type DTypeName, rowBytes } from '../tensor.js'
 import { cpuDevice, guarded, translate } from './cpu.js'
 import { nativeAddon } from './native.js'
 
@@ -40,6 +40,8 @@ export interface QuantizeRequest {
   /** Also refuse what a float format cannot hold; block formats always do. */
   finite?: boolean
   threads?: number | undefined
+  /** Memory for the result, which is then a part of it: for callers that convert chunk after chunk. */
+  out?: Uint8Array<ArrayBuffer> | undefined
 }
 
 type NativeArguments = Parameters<ReturnType<typeof nativeAddon>['quantize']>
@@ -48,7 +50,9 @@ const nativeArguments = (request: QuantizeRequest): NativeArguments => {
   const { from, source, to, rows, cols, importance, finite = false, threads = 0 } = request
   const { dtypeId } = cpuDevice.layout
   const options = { threads, finite, ...(importance === undefined ? {} : { importance }) }
-  return [dtypeId(from), source, dtypeId(to), rows, cols, options]
+  const bytes = rowBytes(to, cols) * rows
+  const target = request.out?.subarray(0, bytes) ?? new Uint8Array(bytes)
+  return [dtypeId(from), source, dtypeId(to), rows, cols, options, target]
 }
 
 /**
@@ -56,9 +60,13 @@ const nativeArguments = (request: QuantizeRequest): NativeArguments => {
  * index of the first element of its piece of 256.
  */
 export const quantizeRows = (request: QuantizeRequest): Uint8Array<ArrayBuffer> =>
-  guarded(undefined, () => nativeAddon().quantizeSync(...nativeArguments(request)))
+  guarded(undefined, () => {
+    const args = nativeArguments(request)
+    nativeAddon().quantizeSync(...args)
+    return args[6]
+  })
 
-/** {@link quantizeRows} off the event loop. The arrays are copied at the call. */
+/** {@link quantizeRows} off the event loop. Source and importance are copied at the call. */
 export const quantizeRowsAsync = async (
   request: QuantizeRequest,
   signal?: AbortSignal,

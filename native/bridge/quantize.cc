@@ -26,9 +26,11 @@ struct Request {
 // False with an exception pending when the arguments are something else.
 bool read_request(const Napi::CallbackInfo& info, Request* request) {
   const auto number = [&](size_t i) { return info[i].IsNumber() ? info[i].As<Napi::Number>().Uint32Value() : 0; };
-  if (!info[1].IsTypedArray() || info[1].As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array ||
-      !info[5].IsObject()) {
-    throw_argument(info.Env(), "quantize takes (from, source, to, rows, cols, options)");
+  const auto bytes_at = [&](size_t i) {
+    return info[i].IsTypedArray() && info[i].As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array;
+  };
+  if (!bytes_at(1) || !info[5].IsObject() || !bytes_at(6)) {
+    throw_argument(info.Env(), "quantize takes (from, source, to, rows, cols, options, out)");
     return false;
   }
   const Napi::Uint8Array source = info[1].As<Napi::Uint8Array>();
@@ -51,12 +53,7 @@ bool read_request(const Napi::CallbackInfo& info, Request* request) {
     }
     request->options.importance = weights.Data();
   }
-  uint32_t elements = 0, bytes = 0;
-  if (drover_dtype_block(request->to, &elements, &bytes) != DROVER_OK) {
-    throw_argument(info.Env(), "quantize: no such dtype");
-    return false;
-  }
-  request->out_bytes = (uint64_t{request->cols} + elements - 1) / elements * bytes * request->rows;
+  request->out_bytes = info[6].As<Napi::Uint8Array>().ByteLength();  // the core knows what it must be
   return true;
 }
 
@@ -83,26 +80,50 @@ struct Work {
     request.options.cancel = reinterpret_cast<const int32_t*>(&cancel);
     return true;
   }
+  // JavaScript may keep the work, through `abort`, for longer: until a collection that it has no reason to hurry.
+  void disown() {
+    source.reset();
+    out.reset();
+    importance.reset();
+  }
 };
 
 struct QuantizeMessage : Message {
   Napi::Promise::Deferred deferred;
+  Napi::ObjectReference target;  // the caller's array, which gets the result on the environment's thread
   std::shared_ptr<Mailbox> mailbox;
   std::shared_ptr<Work> work;
   int code = DROVER_OK;
   drover_error error{};
 
-  QuantizeMessage(Napi::Env env, std::shared_ptr<Mailbox> box, std::shared_ptr<Work> w)
-      : deferred(Napi::Promise::Deferred::New(env)), mailbox(std::move(box)), work(std::move(w)) {}
+  bool delivered = false;
+
+  QuantizeMessage(Napi::Env env, Napi::Object out, std::shared_ptr<Mailbox> box, std::shared_ptr<Work> w)
+      : deferred(Napi::Promise::Deferred::New(env)),
+        target(Napi::Persistent(out)),
+        mailbox(std::move(box)),
+        work(std::move(w)) {}
+  ~QuantizeMessage() override {
+    if (!delivered) target.SuppressDestruct();  // the environment is gone, and its references with it
+  }
   void deliver(Napi::Env env) override {
+    delivered = true;
     mailbox->settled(env);
     if (code != DROVER_OK) {
+      work->disown();
       deferred.Reject(error_of(env, error).Value());
       return;
     }
-    Napi::Uint8Array result = Napi::Uint8Array::New(env, work->request.out_bytes);
-    std::memcpy(result.Data(), work->out.get(), work->request.out_bytes);
-    deferred.Resolve(result);
+    Napi::Uint8Array out = target.Value().As<Napi::Uint8Array>();
+    // The caller may have given the array's memory away meanwhile.
+    const bool fits = out.ByteLength() == work->request.out_bytes;
+    if (fits) std::memcpy(out.Data(), work->out.get(), work->request.out_bytes);
+    work->disown();
+    if (fits) {
+      deferred.Resolve(out);
+    } else {
+      deferred.Reject(error_of(env, {DROVER_ARGUMENT, -1, 0, 0, "the output array was detached"}).Value());
+    }
   }
 };
 
@@ -118,7 +139,7 @@ Napi::Value quantize(const Napi::CallbackInfo& info) {
     return env.Undefined();
   }
   const std::shared_ptr<Mailbox> mailbox = env.GetInstanceData<AddonData>()->mailbox;
-  QuantizeMessage* message = new QuantizeMessage(env, mailbox, work);
+  QuantizeMessage* message = new QuantizeMessage(env, info[6].As<Napi::Object>(), mailbox, work);
   Napi::Object result = Napi::Object::New(env);
   result.Set("promise", message->deferred.Promise());
   result.Set("abort", Napi::Function::New(env, [work](const Napi::CallbackInfo&) { work->cancel.store(1); }));
@@ -134,13 +155,9 @@ Napi::Value quantize_sync(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Request request;
   if (!read_request(info, &request)) return env.Undefined();
-  Napi::Uint8Array result = Napi::Uint8Array::New(env, request.out_bytes);
   drover_error error{};
-  if (request.run(result.Data(), &error) != DROVER_OK) {
-    throw_error(env, error);
-    return env.Undefined();
-  }
-  return result;
+  if (request.run(info[6].As<Napi::Uint8Array>().Data(), &error) != DROVER_OK) throw_error(env, error);
+  return env.Undefined();
 }
 
 }  // namespace drover_bridge
