@@ -1,6 +1,8 @@
 /** drover's public surface. */
+export { type QuantizeModelOptions, type QuantizeModelReport, quantizeModel } from './convert/quantize.js'
 export type { CpuInfo } from './device/native.js'
 export { DroverError, type ErrorCode, errorCodes } from './errors.js'
+export { compareModels, type ModelComparison } from './generate/compare.js'
 export type { FinishReason, GeneratedToken, Generation, GenerationResult, TopLogprob } from './generate/generation.js'
 export {
   LanguageModel,

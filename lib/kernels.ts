@@ -14,7 +14,7 @@ export { dequantize, dequantizeAsync, embeddingBag, embeddingBagAsync } from './
 export type { AsyncOptions } from './kernels/eager.js'
 export { type GemmOptions, gemm, gemmAsync, type LinearOptions, PreparedLinear } from './kernels/gemm.js'
 export type { Shape, Weight, WeightDType } from './kernels/operands.js'
-export { quantizableDTypes, quantize, quantizeAsync } from './kernels/quantize.js'
+export { type QuantizeOptions, quantizableDTypes, quantize, quantizeAsync } from './kernels/quantize.js'
 export {
   logSoftmax,
   logSoftmaxAsync,

@@ -10,11 +10,12 @@ import { doctor } from './commands/doctor.js'
 import { generate } from './commands/generate.js'
 import { inspect } from './commands/inspect.js'
 import { perplexity } from './commands/perplexity.js'
+import { quantize } from './commands/quantize.js'
 import { tokenize } from './commands/tokenize.js'
 import { toJson } from './output.js'
 
-const commands: readonly Command[] = [generate, chat, tokenize, inspect, perplexity, bench, doctor, demo]
-const later = ['rank', 'validate', 'pull', 'serve', 'quantize']
+const commands: readonly Command[] = [generate, chat, tokenize, inspect, perplexity, quantize, bench, doctor, demo]
+const later = ['rank', 'validate', 'pull', 'serve']
 
 const overview = (): string => {
   const rows = commands.map(

@@ -17,7 +17,7 @@ import type { Device, DeviceLoadOptions, DeviceProgram, DeviceSettings } from '.
 import { type CpuInfo, type NativeProgram, type NativeRegion, nativeAddon } from './native.js'
 
 /** Turns what the addon throws into a DroverError that names the op. */
-const translate = (error: unknown, program?: Program): unknown => {
+export const translate = (error: unknown, program?: Program): unknown => {
   if (!(error instanceof Error) || error instanceof DroverError || !('code' in error)) return error
   const { code, op, found, expected } = error as Error & { code: string; op: number; found: number; expected: number }
   if (!(code in errorCodes)) return error
@@ -28,7 +28,8 @@ const translate = (error: unknown, program?: Program): unknown => {
   })
 }
 
-const guarded = <T>(program: Program | undefined, body: () => T): T => {
+/** Runs `body`; what the addon throws becomes a DroverError. */
+export const guarded = <T>(program: Program | undefined, body: () => T): T => {
   try {
     return body()
   } catch (error) {

@@ -48,6 +48,15 @@ export interface CpuInfo {
   l3Bytes: number
 }
 
+export interface NativeQuantizeOptions {
+  /** Cap on workers; 0: the pool's. */
+  threads: number
+  /** Refuse numbers that the format cannot hold, in float formats too. */
+  finite: boolean
+  /** [cols] */
+  importance?: Float32Array
+}
+
 export interface NativeAddon {
   Region: { new (path: string, bytes: number): NativeRegion; new (data: Uint8Array): NativeRegion }
   loadProgram(
@@ -67,6 +76,25 @@ export interface NativeAddon {
   activationRowBytes(dtype: number, cols: number): number
   kvPageBytes(dtype: number, layers: number, heads: number, headDim: number): number
   preparedBytes(dtype: number, rows: number, cols: number): number
+  /** Stored rows of one format into another; source and importance are copied before it returns, `out` is written at the end. */
+  quantize(
+    from: number,
+    source: Uint8Array,
+    to: number,
+    rows: number,
+    cols: number,
+    options: NativeQuantizeOptions,
+    out: Uint8Array<ArrayBuffer>,
+  ): { promise: Promise<Uint8Array<ArrayBuffer>>; abort(): void }
+  quantizeSync(
+    from: number,
+    source: Uint8Array,
+    to: number,
+    rows: number,
+    cols: number,
+    options: NativeQuantizeOptions,
+    out: Uint8Array<ArrayBuffer>,
+  ): void
   /** Measures the machine for about a second, off the event loop. */
   probe(threads: number): Promise<{ readBytesPerSecond: number; fmaFlopsPerSecond: number }>
 }

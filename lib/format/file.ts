@@ -9,12 +9,15 @@ import { join, resolve } from 'node:path'
 import { DroverError, throwIfAborted } from '../errors.js'
 import type { TensorInfo } from '../tensor.js'
 
-/** One opened file. `read` gives exactly `length` bytes or throws; the bytes may be a view, so do not write to them. */
+/**
+ * One opened file. `read` gives exactly `length` bytes or throws; the bytes may be a view, so do not write to them. They
+ * may lie in `into`, where it is given: memory for readers that read on and on.
+ */
 export interface ByteSource {
   readonly path: string
   /** Bytes, as measured when the file was opened. */
   readonly size: number
-  read(offset: number, length: number): Promise<Uint8Array>
+  read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array>
   close(): Promise<void>
 }
 
@@ -71,9 +74,9 @@ class DiskSource implements ByteSource {
     private readonly handle: FileHandle,
   ) {}
 
-  async read(offset: number, length: number): Promise<Uint8Array> {
+  async read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array> {
     if (offset < 0 || length < 0 || offset + length > this.size) throw outOfRange(this.path, this.size, offset, length)
-    const bytes = Buffer.allocUnsafeSlow(length)
+    const bytes = into?.subarray(0, length) ?? Buffer.allocUnsafeSlow(length)
     let done = 0
     while (done < length) {
       let count: number

@@ -12,6 +12,17 @@ import {
   ggufTypeBytes,
   ggufTypes,
 } from './gguf-types.js'
+import type { GgufValue } from './gguf-values.js'
+
+/** A value as {@link readGguf} gives it, and its type; nested arrays cannot be written. Throws E_UNSUPPORTED. */
+export const entryOf = (key: string, type: GgufType | undefined, value: GgufValue): GgufEntry => {
+  if (typeof value !== 'object') return { type: type as Exclude<GgufType, 'array'>, value }
+  if (value.type === 'array') {
+    throw new DroverError('E_UNSUPPORTED', 'arrays of arrays are not written', { field: key, found: 'a nested array' })
+  }
+  if (value.type !== 'bool') return { type: `${value.type}[]`, value: value.values }
+  return { type: 'bool[]', value: Array.from(value.values as Uint8Array, (bit) => bit !== 0) }
+}
 
 export type GgufScalar = number | bigint | boolean | string
 
@@ -30,7 +41,7 @@ export interface GgufTensor {
   /** Size of the data, as a check on the chunks: whole blocks, row after row. */
   readonly bytes: number
   /** The data in pieces of any size; asked for once, each piece written before the next is taken. */
-  chunks(): Iterable<Uint8Array>
+  chunks(): Iterable<Uint8Array> | AsyncIterable<Uint8Array>
 }
 
 /**
@@ -82,7 +93,7 @@ const writeAll = async (handle: FileHandle, bytes: Uint8Array): Promise<void> =>
 
 const writeTensor = async (handle: FileHandle, tensor: GgufTensor): Promise<void> => {
   let written = 0
-  for (const chunk of tensor.chunks()) {
+  for await (const chunk of tensor.chunks()) {
     written += chunk.length
     if (written > tensor.bytes) break
     await writeAll(handle, chunk)

@@ -15,7 +15,8 @@ import { tokenizerFromJson } from './tokenizer-json.js'
 /** The largest tokenizer.json of today has 33 MB. */
 const largestFile = 1 << 28
 
-const readWhole = (folder: Folder, name: string): Promise<{ bytes: Uint8Array; path: string }> =>
+/** A tokenizer file as bytes. Throws E_FORMAT when it is absurdly large. */
+export const readWhole = (folder: Folder, name: string): Promise<{ bytes: Uint8Array; path: string }> =>
   withSource(folder.open(name), async (source) => {
     if (source.size > largestFile) {
       throw new DroverError('E_FORMAT', 'a tokenizer file is absurdly large', {

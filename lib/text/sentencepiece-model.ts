@@ -56,7 +56,8 @@ function* fields(bytes: Uint8Array, file: string): Generator<Field> {
   }
 }
 
-const kindByNumber: readonly (PieceKind | undefined)[] = [
+/** By number in the message, and in GGUF's tokenizer.ggml.token_type. */
+export const kindByNumber: readonly (PieceKind | undefined)[] = [
   undefined,
   'normal',
   'unknown',
@@ -116,8 +117,19 @@ export const scoredTokenizer = (options: {
   })
 }
 
+/** What a SentencePiece model of BPE holds. */
+export interface SentencePieceModel {
+  readonly pieces: readonly string[]
+  readonly scores: readonly number[]
+  readonly kinds: readonly PieceKind[]
+  readonly spacePrefix: boolean
+  readonly collapseSpaces: boolean
+  readonly bos: number | undefined
+  readonly eos: number | undefined
+}
+
 /** Reads a `tokenizer.model`. Throws E_FORMAT, or E_UNSUPPORTED for models other than BPE. */
-export const sentencePieceFromModel = (bytes: Uint8Array, file: string): Tokenizer => {
+export const readSentencePiece = (bytes: Uint8Array, file: string): SentencePieceModel => {
   const pieces: string[] = []
   const scores: number[] = []
   const kinds: PieceKind[] = []
@@ -188,15 +200,19 @@ export const sentencePieceFromModel = (bytes: Uint8Array, file: string): Tokeniz
     })
   }
   const token = (id: number): number | undefined => (id >= 0 && id < pieces.length ? id : undefined)
-  const eos = token(settings.eos)
-  return scoredTokenizer({
+  return {
     pieces,
     scores,
     kinds,
     spacePrefix: settings.prefix !== 0,
     collapseSpaces: settings.collapse !== 0,
     bos: token(settings.bos),
-    endTokens: eos === undefined ? [] : [eos],
-    file,
-  })
+    eos: token(settings.eos),
+  }
+}
+
+/** The tokenizer of a `tokenizer.model`. Throws as {@link readSentencePiece}. */
+export const sentencePieceFromModel = (bytes: Uint8Array, file: string): Tokenizer => {
+  const { eos, ...model } = readSentencePiece(bytes, file)
+  return scoredTokenizer({ ...model, endTokens: eos === undefined ? [] : [eos], file })
 }

@@ -12,15 +12,15 @@ import { type AddedToken, AddedTokens } from './vocabulary.js'
 
 const mostTokens = 1 << 22
 
-const llama3Pattern =
+export const llama3Pattern =
   "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-const gpt2Pattern = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+export const gpt2Pattern = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
 const unsupported = (file: string, field: string, found: unknown, expected: string): DroverError =>
   new DroverError('E_UNSUPPORTED', 'this kind of tokenizer is not supported yet', { file, field, found, expected })
 
 /** A record, or its parts when it is a Sequence, in order. */
-const partsOf = (record: ConfigRecord | undefined, listKey: string): ConfigRecord[] => {
+export const partsOf = (record: ConfigRecord | undefined, listKey: string): ConfigRecord[] => {
   if (record === undefined) return []
   if (record.string('type') !== 'Sequence') return [record]
   const list = record.get(listKey)
@@ -31,7 +31,7 @@ const partsOf = (record: ConfigRecord | undefined, listKey: string): ConfigRecor
   })
 }
 
-const addedTokens = (root: ConfigRecord): AddedToken[] => {
+export const addedTokens = (root: ConfigRecord): AddedToken[] => {
   const list = root.get('added_tokens') ?? []
   if (!Array.isArray(list)) throw root.refuse('added_tokens', 'an array')
   const texts = new Set<string>()
@@ -56,7 +56,7 @@ const addedTokens = (root: ConfigRecord): AddedToken[] => {
 }
 
 /** Tokens by number. */
-const vocabularyOf = (model: ConfigRecord): { texts: string[]; ids: Map<string, number> } => {
+export const vocabularyOf = (model: ConfigRecord): { texts: string[]; ids: Map<string, number> } => {
   const vocabulary = model.get('vocab')
   if (!(vocabulary instanceof Map)) throw model.refuse('vocab', 'an object')
   const texts: string[] = []
@@ -83,7 +83,7 @@ const splitMerge = (merge: string, ids: ReadonlyMap<string, number>): string[] |
 }
 
 /** Merges as pairs of texts; files write them as `a b` or as [a, b]. */
-const mergesOf = (model: ConfigRecord, ids: ReadonlyMap<string, number>): [string, string][] => {
+export const mergesOf = (model: ConfigRecord, ids: ReadonlyMap<string, number>): [string, string][] => {
   const list = model.get('merges')
   if (!Array.isArray(list)) throw model.refuse('merges', 'an array')
   return list.map((entry: JsonValue) => {
@@ -96,7 +96,7 @@ const mergesOf = (model: ConfigRecord, ids: ReadonlyMap<string, number>): [strin
 }
 
 /** The token that the post-processor puts in front of a text. */
-const bosOf = (root: ConfigRecord, ids: ReadonlyMap<string, number>): number | undefined => {
+export const bosOf = (root: ConfigRecord, ids: ReadonlyMap<string, number>): number | undefined => {
   const known = new Set(ids.values())
   for (const processor of partsOf(root.record('post_processor'), 'processors')) {
     const type = processor.string('type')

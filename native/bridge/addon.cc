@@ -1,10 +1,11 @@
-// The addon's exports: tables and facts of the core, Region, Program, loadProgram, probe.
+// The addon's exports: tables and facts of the core, Region, Program, loadProgram, quantize, probe.
 #include <napi.h>
 
 #include <thread>
 
 #include "pending.h"
 #include "program.h"
+#include "quantize.h"
 #include "region.h"
 
 namespace drover_bridge {
@@ -139,6 +140,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("activationRowBytes", Napi::Function::New(env, activation_row_bytes, "activationRowBytes"));
   exports.Set("kvPageBytes", Napi::Function::New(env, kv_page_bytes, "kvPageBytes"));
   exports.Set("preparedBytes", Napi::Function::New(env, prepared_bytes, "preparedBytes"));
+  exports.Set("quantize", Napi::Function::New(env, quantize, "quantize"));
+  exports.Set("quantizeSync", Napi::Function::New(env, quantize_sync, "quantizeSync"));
   exports.Set("probe", Napi::Function::New(env, probe, "probe"));
   return exports;
 }

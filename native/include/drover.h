@@ -87,6 +87,25 @@ uint32_t drover_gemm_activations(uint32_t dtype);
  * read from memory, and f32 fused multiply-add FLOP per second (two per FMA) of the kernel set in use. */
 int drover_probe(uint32_t threads, double* read_bytes_per_second, double* fma_flops_per_second, drover_error* error);
 
+/* ---- number formats ---- */
+
+typedef struct drover_quantize_options {
+  uint32_t struct_bytes;   /* sizeof(drover_quantize_options) */
+  uint32_t threads;        /* cap on workers, 0 = the pool's size */
+  const float* importance; /* [cols], not negative: what a column's squared error counts; NULL: all the same */
+  uint32_t finite;         /* 1: numbers that are not finite in `to` are refused for float formats, too */
+  uint32_t reserved;
+  const int32_t* cancel; /* polled per row; nonzero aborts; may be NULL */
+} drover_quantize_options;
+
+/* 1 when drover_quantize writes this dtype. */
+uint32_t drover_can_quantize(uint32_t dtype);
+/* Rows [rows, cols] of dtype `from` into dtype `to`, on the pool; blocks. DROVER_RANGE: `to` cannot hold a number (not
+ * finite, or too large for a scale); error->found is the index of the first element of its piece of 256. */
+int drover_quantize(uint32_t from, const uint8_t* source, uint64_t source_bytes, uint32_t to, uint8_t* out,
+                    uint64_t out_bytes, uint32_t rows, uint32_t cols, const drover_quantize_options* options,
+                    drover_error* error);
+
 /* ---- weights ---- */
 
 /* Maps a file read-only. Its size must be `bytes` (checked at open; a file that shrinks later kills the process). */

@@ -71,6 +71,10 @@ struct AttentionArgs {
   float scale;
 };
 
+// Encodes one block of finite numbers. w: what the squared error of each element counts, positive; null (formats with
+// a reference quantiser only): as that writes it.
+using EncodeFunction = void (*)(const float* x, const float* w, uint8_t* out);
+
 struct KernelTable {
   const char* isa;
   // GEMM on prepared panels (prepare.h) by weight dtype, and on the file's own rows by decoding to f32 panels.
@@ -94,6 +98,8 @@ struct KernelTable {
   void (*log_softmax)(const float* x, uint32_t cols, float* out);
   float (*log_sum_exp)(const float* x, uint32_t cols);
   SampleFunction sample_row;  // sampling.h
+  // By the format that is written; null: not a block format, or not written. encode_row (encode.h) calls them.
+  EncodeFunction encode[kDTypeCount];
   // For measuring the machine: reads all bytes (a multiple of 256); runs fused multiply-adds, returns the FLOP done.
   uint64_t (*read_bytes)(const uint8_t* data, uint64_t bytes);
   uint64_t (*fma_loop)(uint32_t rounds);

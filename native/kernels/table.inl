@@ -8,6 +8,7 @@
 #include "gemm.inl"
 #include "attention.inl"
 #include "sampling.inl"
+#include "encode_small.inl"
 #include "probe.inl"
 // clang-format on
 
@@ -22,6 +23,7 @@ constexpr KernelTable build_table() {
   fill_elementwise(table);
   fill_attention(table);
   fill_sampling(table);
+  fill_encode(table);
   fill_probe(table);
   return table;
 }

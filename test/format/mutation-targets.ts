@@ -10,6 +10,7 @@ import {
 } from '../../lib/format/config.js'
 import { type Folder, memoryFolder, type TensorSource } from '../../lib/format/file.js'
 import { type GgufFile, type GgufValue, readGgufFrom } from '../../lib/format/gguf.js'
+import { readImportanceFrom } from '../../lib/format/imatrix.js'
 import { readSafetensorsFrom } from '../../lib/format/safetensors.js'
 import { dtypes, elementCount } from '../../lib/tensor.js'
 import { fixture, root } from '../support.js'
@@ -25,6 +26,7 @@ import {
   u32Value,
   u64,
 } from './gguf-bytes.js'
+import { importanceGguf, importanceList } from './imatrix-bytes.js'
 import { caseRandom, mutateBytes, mutateJson, pick, type Seed, seedFolder } from './mutate.js'
 import { entry, safetensorsBytes } from './safetensors-bytes.js'
 
@@ -186,7 +188,19 @@ export const targets = async (): Promise<Target[]> => {
     form: 'json',
     read: readConfig,
   })
+  const importance = (name: string, bytes: Uint8Array): Target => ({
+    name,
+    files: new Map([['m.dat', whole(bytes)]]),
+    mutable: ['m.dat'],
+    form: 'bytes',
+    read: async (folder) => {
+      for (const values of (await readImportanceFrom(folder, 'm.dat')).values())
+        for (const value of values) insist(value >= 0 && value < Number.POSITIVE_INFINITY, `importance ${value}`)
+    },
+  })
   return [
+    importance('importance list', importanceList({ a: { calls: 2, values: [1, 2, 3] }, b: { calls: 0, values: [4] } })),
+    importance('importance GGUF', importanceGguf()),
     gguf('stories260K.gguf', [['m.gguf', await storiesHeader()]]),
     gguf('small gguf', [['m.gguf', whole(smallGguf())]]),
     gguf('split gguf', [

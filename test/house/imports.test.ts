@@ -22,11 +22,12 @@ const rooms: Record<string, readonly string[]> = {
   model: middle,
   device: middle,
   kernels: upper, // one-op programs for users: beside generate
+  convert: upper, // files into other formats: beside generate
   generate: upper,
   recommend: upper,
-  cli: ['generate', 'recommend', 'serve', ...upper],
+  cli: ['convert', 'generate', 'recommend', 'serve', ...upper],
   serve: ['generate', 'recommend', ...upper],
-  'index.ts': ['generate', 'recommend', ...upper],
+  'index.ts': ['convert', 'generate', 'recommend', ...upper],
   'kernels.ts': ['kernels', ...upper],
 }
 

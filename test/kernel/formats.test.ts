@@ -12,6 +12,7 @@ import {
 } from '../../lib/kernels.js'
 import { dtypes } from '../../lib/tensor.js'
 import { assertClose, randomSource } from '../support.js'
+import { encode, encodedDTypes } from './encoders.js'
 import { openFixture } from './fixture.js'
 
 /** Equal as numbers; any NaN is as good as another. */
@@ -107,6 +108,80 @@ test('there and back: the error is that of the format', () => {
   }
 })
 
+test('native encoders write what the plain ones write, byte for byte', () => {
+  const random = randomSource(8)
+  const values = Float32Array.from({ length: 64 * 96 }, (_, i) => {
+    const scale = 2 ** (Math.floor(i / 96) - 50)
+    return (random() + random() + random() - 1.5) * scale
+  })
+  // Ties: halves of a scale that is a power of two.
+  const ties = Float32Array.from({ length: 32 }, (_, i) => (i === 7 ? -127 : i - 15.5))
+  for (const type of encodedDTypes) {
+    assert.equal(quantize(type, values, [64, 96]), encode(type, values), type)
+    assert.equal(quantize(type, ties, [1, 32]), encode(type, ties), `${type}, ties`)
+  }
+})
+
+/** Normal numbers, as weights nearly are. */
+const normals = (length: number, seed: number): Float32Array => {
+  const random = randomSource(seed)
+  return Float32Array.from({ length }, () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random()))
+}
+
+const rootMeanSquare = (a: Float32Array, b: Float32Array, weight: (i: number) => number): number => {
+  let sum = 0
+  let total = 0
+  for (let i = 0; i < a.length; i++) {
+    sum += weight(i) * (a[i]! - b[i]!) ** 2
+    total += weight(i)
+  }
+  return Math.sqrt(sum / total)
+}
+
+// Of normal numbers with deviation 1.
+const errors = {
+  q2_k: 0.265,
+  q3_k: 0.146,
+  q4_k: 0.071,
+  q5_k: 0.0353,
+  q6_k: 0.0173,
+  iq4_nl: 0.075,
+  iq4_xs: 0.0755,
+  mxfp4: 0.114,
+} as const
+
+test('searched formats: the error of normal numbers, and less of it where it counts', () => {
+  const cols = 1024
+  const shape = [64, cols] as const
+  const values = normals(64 * cols, 12)
+  const importance = Float32Array.from(normals(cols, 13), (value) => Math.exp(2 * value))
+  for (const [type, bound] of Object.entries(errors) as [keyof typeof errors, number][]) {
+    const plain = dequantize(type, quantize(type, values, shape), shape)
+    const error = rootMeanSquare(values, plain, () => 1)
+    assert.ok(error < bound && error > bound * 0.9, `${type}: ${error}`)
+    const weighted = dequantize(type, quantize(type, values, shape, { importance }), shape)
+    const weight = (i: number): number => importance[i % cols] as number
+    const [blind, seeing] = [rootMeanSquare(values, plain, weight), rootMeanSquare(values, weighted, weight)]
+    // All that mxfp4 can choose is a power of two.
+    assert.ok(
+      seeing < (type === 'mxfp4' ? 0.995 : 0.97) * blind,
+      `${type}: ${seeing} with importance, ${blind} without`,
+    )
+  }
+})
+
+test('an abort ends a large conversion', async () => {
+  const controller = new AbortController()
+  const values = normals(4096 * 1024, 5)
+  const pending = quantizeAsync('q4_k', values, [4096, 1024], { signal: controller.signal })
+  setTimeout(() => controller.abort(), 5)
+  const error = await pending.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  )
+  assert.ok(error instanceof DroverError && error.code === 'E_ABORTED', String(error))
+})
+
 test('blocks of equal numbers, of zeros, of the smallest numbers', () => {
   for (const type of ['q8_0', 'q4_0', 'q4_1', 'q5_0', 'q5_1'] as const) {
     for (const value of [0, 1, -2.5, 1e-40]) {
@@ -120,7 +195,13 @@ test('what cannot be stored is refused', () => {
   const refused = (code: string, body: () => unknown): void => {
     assert.throws(body, (error: unknown) => error instanceof DroverError && error.code === code, code)
   }
-  refused('E_UNSUPPORTED', () => quantize('q4_k', new Float32Array(256), [1, 256]))
+  refused('E_UNSUPPORTED', () => quantize('iq2_s', new Float32Array(256), [1, 256]))
+  refused('E_SHAPE', () => quantize('q4_k', new Float32Array(128), [1, 128]))
+  refused('E_RANGE', () => quantize('q4_k', new Float32Array(256).fill(1e30), [1, 256]))
+  refused('E_SHAPE', () => quantize('q4_k', new Float32Array(256), [1, 256], { importance: new Float32Array(255) }))
+  const negative = { importance: new Float32Array(256).fill(-1) }
+  refused('E_RANGE', () => quantize('q4_k', new Float32Array(256), [1, 256], negative))
+  refused('E_ARGUMENT', () => quantize('q4_k', new Float32Array(256), [1, 256], { weights: 1 } as object))
   refused('E_RANGE', () => quantize('q8_0', new Float32Array(32).fill(Number.NaN), [1, 32]))
   refused('E_RANGE', () => quantize('q4_1', new Float32Array(32).fill(Number.POSITIVE_INFINITY), [1, 32]))
   refused('E_SHAPE', () => quantize('q8_0', new Float32Array(33), [1, 33]))

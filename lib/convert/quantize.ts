@@ -1,0 +1,267 @@
+/**
+ * Writes a model in another number format: tensor by tensor, in chunks of rows, so that memory holds a few chunks of it
+ * and never the model.
+ */
+import { realpath, stat } from 'node:fs/promises'
+import { checkBoolean, checkFunction, checkInteger, checkOptions, checkSignal, checkString } from '../check.js'
+import { quantizeRowsAsync, type WritableDType, writableDTypes } from '../device/quantize.js'
+import { DroverError, throwIfAborted } from '../errors.js'
+import { type FileEntry, openFile } from '../format/file.js'
+import { readGguf } from '../format/gguf.js'
+import { type GgufEntry, type GgufTensor, writeGguf } from '../format/gguf-writer.js'
+import { type ImportanceMatrix, readImportance } from '../format/imatrix.js'
+import { type DTypeName, dtypes, elementCount, rowBytes } from '../tensor.js'
+import { huggingFaceSource } from './hugging-face.js'
+import { fitting, formatOf, type Mix, type ModelFacts, mixOf } from './mixes.js'
+import { ggufSource, type Source, type SourceTensor } from './source.js'
+
+/** Options of {@link quantizeModel}. */
+export interface QuantizeModelOptions {
+  /** A format or a mix: q8_0, q6_k, q5_k_m, q4_k_m, q4_k_s, q3_k_m, q2_k, iq4_xs, f16, … */
+  type: string
+  /** A file with an importance matrix, of either form that llama.cpp writes. */
+  importance?: string
+  /** Format of the head (of the embedding, where it serves as the head); default: what the mix says. */
+  output?: string
+  /** Every matrix in the same format. */
+  pure?: boolean
+  threads?: number
+  onProgress?: (fraction: number, what: string) => void
+  signal?: AbortSignal
+}
+
+/** What {@link quantizeModel} wrote. */
+export interface QuantizeModelReport {
+  readonly sourceBytes: number
+  readonly bytes: number
+  readonly parameters: number
+  readonly bitsPerWeight: number
+  /** Bytes by format, most first. */
+  readonly formats: Readonly<Record<string, number>>
+  /** What differs from what was asked for, or should be known: one sentence each. */
+  readonly notes: readonly string[]
+}
+
+/** Bytes of a chunk, as f32: large enough for all threads, small enough to forget. */
+const chunkBytes = 8 << 20
+const mostCols = 2 ** 24
+
+interface Planned {
+  readonly tensor: SourceTensor
+  readonly to: DTypeName
+  readonly importance: Float32Array | undefined
+}
+
+const floats: readonly DTypeName[] = ['f32', 'f16', 'bf16', 'f64']
+
+const planOf = (
+  source: Source,
+  mix: Mix,
+  options: QuantizeModelOptions,
+  matrix: ImportanceMatrix | undefined,
+): { plan: Planned[]; notes: string[] } => {
+  const facts: ModelFacts = { layers: source.layers, sharing: source.sharing, hasImportance: matrix !== undefined }
+  const tied = !source.tensors.some(({ name }) => name === 'output.weight')
+  const head = options.output === undefined ? undefined : formatNamed('options.output', options.output)
+  const notes: string[] = []
+  const requantised = new Set<string>()
+  let used = 0
+  const plan = source.tensors.map((tensor): Planned => {
+    const { name, info, cols } = tensor
+    const { dtype, shape } = info
+    // Integers are no weights; vectors (norms, biases, frequencies) are small and stay exact.
+    if (/^[iu]\d|^bool$/.test(dtype)) return { tensor, to: dtype, importance: undefined }
+    if (cols > mostCols)
+      throw new DroverError('E_UNSUPPORTED', 'rows of this length are not quantised', {
+        field: name,
+        found: cols,
+        expected: `at most ${mostCols}`,
+      })
+    if (shape.length < 2) return { tensor, to: 'f32', importance: undefined }
+    const isHead = name === 'output.weight' || (tied && name === 'token_embd.weight')
+    const wanted = isHead && head !== undefined ? head : options.pure ? mix.base : formatOf(mix, name, tied, facts)
+    const to = fitting(wanted, cols)
+    if (to !== wanted) notes.push(`${name}: ${to} instead of ${wanted}, whose blocks do not fill ${cols} columns`)
+    if (!floats.includes(dtype) && dtype !== to) requantised.add(dtype)
+    const importance = matrix?.get(name)
+    if (importance === undefined) return { tensor, to, importance }
+    used++
+    if (importance.length !== cols) throw otherModel(name, `${importance.length} columns`, cols)
+    return { tensor, to, importance }
+  })
+  if (matrix !== undefined && used === 0)
+    throw otherModel('', [...matrix.keys()].slice(0, 3).join(', '), 'names of weights')
+  if (matrix !== undefined) {
+    const matrices = plan.filter(({ tensor }) => tensor.info.shape.length > 1).length
+    notes.push(`importance: for ${used} of ${matrices} matrices`)
+  }
+  if (requantised.size > 0)
+    notes.push(`the source is quantised itself (${[...requantised].join(', ')}): its errors and the new ones add up`)
+  return { plan, notes }
+}
+
+const otherModel = (field: string, found: unknown, expected: unknown): DroverError =>
+  new DroverError('E_FORMAT', 'the importance matrix belongs to another model', { field, found, expected })
+
+const formatNamed = (field: string, name: string): WritableDType => {
+  const found = writableDTypes.find((candidate) => candidate === name.toLowerCase())
+  if (found !== undefined) return found
+  throw new DroverError('E_ARGUMENT', 'there is no such format', {
+    field,
+    found: name,
+    expected: writableDTypes.join(', '),
+  })
+}
+
+/** Rows of whole heads in the order of GGUF: elements that rotate together stand side by side. */
+const interleaved = (chunk: Uint8Array, row: number, headRows: number): Uint8Array => {
+  const out = new Uint8Array(chunk.length)
+  for (let to = 0; to < chunk.length / row; to++) {
+    const within = to % headRows
+    const from = to - within + (within >> 1) + (within & 1) * (headRows / 2)
+    out.set(chunk.subarray(from * row, (from + 1) * row), to * row)
+  }
+  return out
+}
+
+/** Rows of a tensor, converted; the next chunk is read while one is converted. */
+async function* convert(
+  { path: file }: FileEntry,
+  { tensor, to, importance }: Planned,
+  { threads, signal }: QuantizeModelOptions,
+  done: (bytes: number) => void,
+): AsyncGenerator<Uint8Array> {
+  const { info, rows, cols, headRows = 1 } = tensor
+  const source = await openFile(file)
+  try {
+    const row = rowBytes(info.dtype, cols)
+    const step = headRows * Math.max(1, Math.floor(chunkBytes / (cols * 4 * headRows)))
+    // Used again and again: garbage of this size would pile up faster than it is collected.
+    const most = Math.min(step, rows)
+    const inputs = [new Uint8Array(most * row), new Uint8Array(step < rows ? most * row : 0)] as const
+    const out = new Uint8Array(info.dtype === to ? 0 : rowBytes(to, cols) * most)
+    const read = async (first: number): Promise<Uint8Array | undefined> => {
+      if (first >= rows) return undefined
+      const into = inputs[(first / step) & 1]
+      return source.read(info.offset + first * row, Math.min(step, rows - first) * row, into)
+    }
+    let next = read(0)
+    for (let first = 0; first < rows; first += step) {
+      throwIfAborted(signal, 'quantising')
+      const stored = (await next) as Uint8Array
+      next = read(first + step)
+      next.catch(() => {}) // seen when it is awaited, unless the conversion fails first
+      const chunk = headRows > 1 ? interleaved(stored, row, headRows) : stored
+      const request = { from: info.dtype, source: chunk, to: to as WritableDType, rows: chunk.length / row, cols }
+      try {
+        yield info.dtype === to
+          ? chunk
+          : await quantizeRowsAsync({ ...request, importance, finite: true, threads, out }, signal)
+      } catch (error) {
+        if (!(error instanceof DroverError) || error.code !== 'E_RANGE') throw error
+        throw new DroverError('E_RANGE', `a weight cannot be stored as ${to}: it is not finite or too large`, {
+          file,
+          field: info.name,
+          found: `among the 256 elements from ${first * cols + Number(error.found ?? 0)} on`,
+          expected: 'finite numbers in the range of the format',
+          cause: error,
+        })
+      }
+      done(chunk.length)
+    }
+  } finally {
+    await source.close()
+  }
+}
+
+const openSource = async (path: string, signal: AbortSignal | undefined): Promise<Source> => {
+  const isFolder = await stat(path).then(
+    (status) => status.isDirectory(),
+    () => false,
+  )
+  return isFolder ? huggingFaceSource(path, { signal }) : ggufSource(await readGguf(path, { signal }))
+}
+
+const checkOutput = async (input: string, output: string): Promise<void> => {
+  const field = 'output'
+  if (!/\.gguf$/i.test(output))
+    throw new DroverError('E_UNSUPPORTED', 'only GGUF files are written', {
+      field,
+      found: output,
+      expected: 'a name that ends in .gguf',
+    })
+  const same = (await realpath(input)) === (await realpath(output).catch(() => undefined))
+  if (same) throw new DroverError('E_ARGUMENT', 'the output would replace its own source', { field, found: output })
+}
+
+/**
+ * Writes a model (a GGUF file, the first when split, or a folder in Hugging Face layout) as one GGUF file with weights in
+ * another format. The file appears under its name when it is complete. Throws E_ARGUMENT, E_UNSUPPORTED, E_FORMAT, E_RANGE (a weight that the
+ * format cannot hold), E_IO, E_ABORTED.
+ */
+export const quantizeModel = async (
+  input: string,
+  output: string,
+  options: QuantizeModelOptions,
+): Promise<QuantizeModelReport> => {
+  checkString('input', input)
+  checkString('output', output)
+  const names = ['type', 'importance', 'output', 'pure', 'threads', 'onProgress', 'signal']
+  const checked = checkOptions('options', options, names) as unknown as QuantizeModelOptions
+  const { signal, onProgress } = checked
+  const mix = mixOf(checkString('options.type', checked.type))
+  if (checked.output !== undefined) checkString('options.output', checked.output)
+  if (checked.pure !== undefined) checkBoolean('options.pure', checked.pure)
+  if (checked.threads !== undefined) checkInteger('options.threads', checked.threads, 1, 1024)
+  if (signal !== undefined) checkSignal('options.signal', signal)
+  if (onProgress !== undefined) checkFunction('options.onProgress', onProgress)
+
+  const source = await openSource(input, signal)
+  await checkOutput(input, output)
+  const matrix =
+    checked.importance === undefined
+      ? undefined
+      : await readImportance(checkString('options.importance', checked.importance), { signal })
+  const { plan, notes } = planOf(source, mix, checked, matrix)
+
+  const sourceBytes = plan.reduce((sum, { tensor }) => sum + tensor.info.bytes, 0)
+  const formats: Record<string, number> = {}
+  let parameters = 0
+  let bytes = 0
+  const count = (to: DTypeName, elements: number): number => {
+    const size = (elements / dtypes[to].block) * dtypes[to].bytes
+    formats[to] = (formats[to] ?? 0) + size
+    parameters += elements
+    bytes += size
+    return size
+  }
+  let converted = 0
+  const tensors = plan.map((planned): GgufTensor => {
+    const { tensor, to } = planned
+    const { shape, file } = tensor.info
+    const done = (read: number): void => {
+      converted += read
+      onProgress?.(converted / sourceBytes, tensor.name)
+    }
+    const chunks = (): AsyncIterable<Uint8Array> => convert(source.files[file] as FileEntry, planned, checked, done)
+    return { name: tensor.name, type: to, shape, bytes: count(to, elementCount(shape)), chunks }
+  })
+  for (const [name, values] of source.made) {
+    const chunks = (): Iterable<Uint8Array> => [new Uint8Array(values.buffer, values.byteOffset, values.byteLength)]
+    tensors.push({ name, type: 'f32', shape: [values.length], bytes: count('f32', values.length), chunks })
+  }
+  const metadata = new Map<string, GgufEntry>([
+    ...source.metadata,
+    ['general.file_type', { type: 'u32', value: mix.fileType }],
+    ['general.quantization_version', { type: 'u32', value: 2 }],
+  ])
+  await writeGguf(output, metadata, tensors)
+  return {
+    sourceBytes,
+    bytes,
+    parameters,
+    bitsPerWeight: (bytes * 8) / parameters,
+    formats: Object.fromEntries(Object.entries(formats).sort((a, b) => b[1] - a[1])),
+    notes,
+  }
+}
