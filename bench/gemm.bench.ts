@@ -1,15 +1,13 @@
 /** Linear layers [rows, 4096] x [4096, 4096]: quantisation of the activations inside the time, weights from memory. */
-import { cpu, cpuDevice } from '../lib/device/cpu.js'
+import { cpuDevice } from '../lib/device/cpu.js'
 import { plainStep } from '../lib/kernels/eager.js'
 import { ProgramBuilder, type WeightSource } from '../lib/program/builder.js'
 import { type DTypeName, rowBytes } from '../lib/tensor.js'
-import { type Case, suite, threads } from './harness.js'
+import { beyondCaches, type Case, suite, threads } from './harness.js'
 
 const size = 4096
 const types: DTypeName[] = ['f32', 'f16', 'bf16', 'q8_0', 'q4_0', 'iq4_nl', 'q4_k', 'q5_k', 'q6_k']
 const rowCounts = [1, 8, 32, 512]
-/** Enough copies of a weight that none is still in the last cache when its turn comes again. */
-const enough = Math.min(2 ** 30, Math.max(2 ** 28, 2 * cpu().l3Bytes))
 
 /** Bytes whose scales are small finite numbers in every format: both bytes of any half are 0x20 to 0x2f. */
 const weightBytes = (length: number): Uint8Array => {
@@ -25,7 +23,8 @@ const weightBytes = (length: number): Uint8Array => {
 const main = async (): Promise<void> => {
   for (const type of types) {
     const bytes = rowBytes(type, size) * size
-    const copies = Math.ceil(enough / bytes)
+    const copies = Math.ceil(beyondCaches / bytes)
+    const arithmetic = cpuDevice.layout.gemmActivations(type) === 'f32' ? 'f32' : 'int8'
     const builder = new ProgramBuilder(cpuDevice.layout, {
       maxRows: Math.max(...rowCounts),
       maxOutputs: Math.max(...rowCounts),
@@ -49,10 +48,12 @@ const main = async (): Promise<void> => {
     const first = program.ops.findIndex(({ op }) => op === 'gemm')
     let turn = 0
     await suite(
+      arithmetic === 'f32' ? 'float layers' : 'integer layers',
       `gemm ${type}`,
       rowCounts.map(
         (rows): Case => ({
-          name: `${rows} rows`,
+          name: rows === 1 ? '1 row' : `${rows} rows`,
+          arithmetic,
           flops: 2 * rows * size * size,
           bytes,
           run: () => {

@@ -229,6 +229,10 @@ Machine read_machine() {
   m.info.l1d_bytes = cache_bytes(_SC_LEVEL1_DCACHE_SIZE);
   m.info.l2_bytes = cache_bytes(_SC_LEVEL2_CACHE_SIZE);
   m.info.l3_bytes = cache_bytes(_SC_LEVEL3_CACHE_SIZE);
+  if (m.kernels != nullptr) {
+    m.info.float_path = m.kernels->float_path;
+    m.info.byte_path = m.kernels->byte_path;
+  }
   return m;
 }
 
