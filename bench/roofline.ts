@@ -199,11 +199,11 @@ export const familyChart = (
     }
   })
   const integer = drawable.some(({ arithmetic }) => arithmetic === 'int8')
-  const float = drawable.some(({ arithmetic }) => arithmetic !== 'int8')
+  const bfloat = drawable.some(({ suite }) => /\bbf16\b/.test(suite))
   const ceilings: Ceiling[] = [
     ...(integer ? [{ name: 'int8 products', perSecond: limits.int8PerSecond }] : []),
     { name: 'f32 multiply-adds', perSecond: limits.f32PerSecond },
-    ...(float && limits.bf16PerSecond > 0
+    ...(bfloat && limits.bf16PerSecond > 0
       ? [{ name: 'BF16 products (not used yet)', perSecond: limits.bf16PerSecond }]
       : []),
   ]

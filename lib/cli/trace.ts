@@ -39,6 +39,14 @@ export interface KindSummary {
   lostInBarriers: number
 }
 
+export interface Summary {
+  /** From the first op of each step to its last. */
+  stepsMs: number
+  /** False: all that a step reads fits the last cache, and the speed of memory is no limit. */
+  readsMemory: boolean
+  ops: KindSummary[]
+}
+
 const pid = 1
 const lines = { steps: 0, ops: 1, firstWorker: 2 }
 /** Three decimals of a microsecond are the clock's nanoseconds. */
@@ -54,9 +62,9 @@ export const traceOf = (
   steps: readonly ProfiledStep[],
   program: Program,
   layout: DeviceLayout,
-  limits: Limits,
+  { limits, lastCacheBytes }: { limits: Limits; lastCacheBytes: number },
   facts: Record<string, unknown>,
-): { trace: Trace; kinds: KindSummary[]; stepsMs: number } => {
+): Summary & { trace: Trace } => {
   const workers = steps[0]?.times[0]?.busy.length ?? 0
   const events: TraceEvent[] = [
     { name: 'process_name', ph: 'M', ts: 0, pid, tid: 0, args: { name: 'drover' } },
@@ -67,6 +75,9 @@ export const traceOf = (
   const kinds = new Map<string, { calls: number; ns: number; least: number; lost: number }>()
   const ran = ({ times }: ProfiledStep) => times.filter(({ end }) => end > 0n)
   const origin = steps[0] === undefined ? 0n : (ran(steps[0])[0]?.start ?? 0n)
+  const bytesOf = ({ step, times }: ProfiledStep): number =>
+    program.ops.reduce((sum, op, i) => sum + (times[i]?.end ? opCost(program, layout, step, op).bytes : 0), 0)
+  const readsMemory = steps.some((profiled) => bytesOf(profiled) > lastCacheBytes)
   let stepsNs = 0
   for (const profiled of steps) {
     const { step, times } = profiled
@@ -94,7 +105,7 @@ export const traceOf = (
       const ns = Number(end - start)
       const ts = micro(Number(start - origin))
       const cost = opCost(program, layout, step, op)
-      const least = leastTime(cost, limits)
+      const least = leastTime(readsMemory ? cost : { ...cost, bytes: 0 }, limits)
       const lost = busy.reduce((sum, time) => sum + ns - Number(time), 0)
       const args = {
         op: op.op,
@@ -142,8 +153,9 @@ export const traceOf = (
     lostInBarriers: ns === 0 ? 0 : lost / (ns * workers),
   }))
   return {
-    trace: { displayTimeUnit: 'ms', otherData: { ...facts, limits }, traceEvents: events },
-    kinds: summaries.sort((a, b) => b.ms - a.ms),
+    trace: { displayTimeUnit: 'ms', otherData: { ...facts, limits, readsMemory }, traceEvents: events },
     stepsMs: stepsNs / 1e6,
+    readsMemory,
+    ops: summaries.sort((a, b) => b.ms - a.ms),
   }
 }

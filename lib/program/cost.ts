@@ -89,8 +89,9 @@ export const opCost = (program: Program, layout: DeviceLayout, step: Step, { op,
     }
     return { ...cost, flops: 4 * heads * kv.headDim * pairs, bytes: bytes + positions * positionBytes }
   }
-  // Sampling without parameters does nothing.
-  const idle = op.startsWith('sample') && step.sampling === undefined
+  // Neither sampling without parameters nor a loss without targets does anything.
+  const idle =
+    (op.startsWith('sample') && step.sampling === undefined) || (op === 'token_nll' && step.targets === undefined)
   const each = perElement[op]
   return { ...cost, flops: each === undefined || idle ? 0 : each.flops * elements(args[each.tensor] ?? 0) }
 }

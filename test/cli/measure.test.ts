@@ -82,6 +82,7 @@ interface Profile {
   file: string
   steps: number
   stepsMs: number
+  readsMemory: boolean
   ops: { op: string; calls: number; ms: number; shareOfTime: number; shareOfLimit: number; lostInBarriers: number }[]
 }
 
@@ -128,7 +129,8 @@ test('bench --profile writes a trace of every op', () =>
     const shares = profile.ops.reduce((total, { shareOfTime }) => total + shareOfTime, 0)
     assert.ok(Math.abs(shares - 1) < 1e-9)
     for (const { op, shareOfLimit, lostInBarriers } of profile.ops)
-      assert.ok(shareOfLimit >= 0 && lostInBarriers >= 0 && lostInBarriers < 1, op)
+      assert.ok(shareOfLimit >= 0 && shareOfLimit <= 1 && lostInBarriers >= 0 && lostInBarriers < 1, op)
+    assert.is(profile.readsMemory, false, 'stories260K fits any cache')
     const text = await output(args)
     assert.match(text, /^8 steps, [\d.]+ ms in ops; trace for Perfetto: .*trace\.json$/m)
     assert.match(text, /^gemm +\d+ +[\d.]+ +[\d.]+ % +[\d.]+ % +[\d.]+ %$/m)

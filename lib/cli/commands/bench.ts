@@ -1,24 +1,21 @@
 /** `drover bench`: how fast a model runs here, and what the time goes to. */
 import { writeFile } from 'node:fs/promises'
-import { cpuDevice } from '../../device/cpu.js'
+import { cpu, cpuDevice } from '../../device/cpu.js'
 import { betterLimits, type Limits, measureLimits } from '../../device/limits.js'
 import { DroverError } from '../../errors.js'
 import type { LanguageModel, ProfiledStep } from '../../generate/model.js'
 import type { Command } from '../command.js'
 import { loadFrom, modelOptions, speeds } from '../load.js'
 import { json, line, table } from '../output.js'
-import { type KindSummary, traceOf } from '../trace.js'
+import { type Summary, traceOf } from '../trace.js'
 import { model260K } from './demo.js'
 
 const median = (values: number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1] as number
 
-interface Profile {
+interface Profile extends Summary {
   file: string
   steps: number
-  /** From the first op of each step to its last. */
-  stepsMs: number
   limits: Limits
-  ops: KindSummary[]
 }
 
 const write = (file: string, text: string): Promise<void> =>
@@ -40,17 +37,19 @@ const profileTo = async (
   await generate()
   model.profileSteps(undefined)
   const limits = betterLimits(before, await measureLimits(threads))
-  const { trace, kinds, stepsMs } = traceOf(steps, model.program, cpuDevice.layout, limits, facts)
+  const machine = { limits, lastCacheBytes: cpu().l3Bytes }
+  const { trace, ...summary } = traceOf(steps, model.program, cpuDevice.layout, machine, facts)
   await write(file, `${JSON.stringify(trace)}\n`)
-  return { file, steps: steps.length, stepsMs, limits, ops: kinds }
+  return { file, steps: steps.length, limits, ...summary }
 }
 
 const percent = (value: number): string => `${(value * 100).toFixed(1)} %`
 
-const profileLines = ({ file, steps, stepsMs, ops }: Profile): string =>
+const profileLines = ({ file, steps, stepsMs, readsMemory, ops }: Profile): string =>
   [
     '',
     `${steps} steps, ${stepsMs.toFixed(1)} ms in ops; trace for Perfetto: ${file}`,
+    ...(readsMemory ? [] : ['the model fits the last cache: limits are those of arithmetic alone']),
     '',
     table([
       ['op', 'calls', 'ms', 'of the time', 'of the limit', 'lost in barriers'],

@@ -23,6 +23,8 @@ interface KernelChoice {
   path: string
 }
 
+const decoded = 'rows of the file, decoded to f32 in the kernel'
+
 /** Which kernel multiplies each format of weights. */
 const kernelChoices = (): KernelChoice[] => {
   const { layout } = cpuDevice
@@ -36,7 +38,7 @@ const kernelChoices = (): KernelChoice[] => {
         return {
           weights,
           activations: 'f32',
-          kernel: 'rows of the file, decoded to f32 in the kernel',
+          kernel: decoded,
           path: floatPath,
         }
       return activations === 'f32'
@@ -60,7 +62,8 @@ const kernelLines = (choices: readonly KernelChoice[]): string[][] => {
     if (row === undefined) rows.set(key, [weights, activationNames[activations], kernel, path])
     else row[0] += ` ${weights}`
   }
-  return [...rows.values()]
+  // What is decoded in the kernel comes last: the longest line, and the least interesting.
+  return [...rows.values()].sort(([, , a = ''], [, , b = '']) => Number(a === decoded) - Number(b === decoded))
 }
 
 const giga = (value: number): string => (value / 1e9).toFixed(value < 1e11 ? 1 : 0)
