@@ -1,16 +1,15 @@
 /** Norm, gate, softmax, sampling: what runs row by row, over operands that no cache holds. */
 import { cpuDevice } from '../lib/device/cpu.js'
-import type { DeviceProgram } from '../lib/device/device.js'
 import { plainStep } from '../lib/kernels/eager.js'
 import { ProgramBuilder } from '../lib/program/builder.js'
-import type { Program } from '../lib/program/program.js'
+import type { Program, RegionSource } from '../lib/program/program.js'
 import { plainSampling, type SamplingParameters } from '../lib/program/step.js'
 import { beyondCaches, type Case, suite, threads } from './harness.js'
 
 const family = 'rows'
 
 /** A program of some ops on tensors of `rows` rows, its inputs filled with waves. */
-const load = (rows: number, vocabulary: number, build: (builder: ProgramBuilder) => void, norm: Uint8Array) => {
+const load = (rows: number, vocabulary: number, build: (builder: ProgramBuilder) => void, regions: RegionSource[]) => {
   const builder = new ProgramBuilder(cpuDevice.layout, {
     maxRows: rows,
     maxOutputs: rows,
@@ -21,7 +20,7 @@ const load = (rows: number, vocabulary: number, build: (builder: ProgramBuilder)
   })
   build(builder)
   const program = builder.finish()
-  const loaded = cpuDevice.loadSync(program, [{ data: norm }], threads === 0 ? {} : { threads })
+  const loaded = cpuDevice.loadSync(program, regions, threads === 0 ? {} : { threads })
   for (const tensor of program.outputs.values()) {
     const cols = program.tensors[tensor]?.cols ?? 1
     const some = Float32Array.from({ length: Math.min(rows, 64) * cols }, (_, i) => Math.sin(i * 0.37) * 4)
@@ -48,7 +47,7 @@ const rowSuite = async (): Promise<void> => {
       builder.softmax('softmax', x)
       builder.logSumExp('logSumExp', x)
     },
-    norm,
+    [{ data: norm }],
   )
   // An exponential counts as one operation.
   const unary = (name: string, operationsEach: number, tensors: number): Case => {
@@ -71,41 +70,41 @@ const rowSuite = async (): Promise<void> => {
 
 const samplingSuite = async (): Promise<void> => {
   const vocabulary = 128256
-  const rows = Math.ceil(beyondCaches / (vocabulary * 4))
+  const rows = 64
+  // As many logits as make a round through all of them longer than the last cache remembers.
+  const inputs = Math.ceil(beyondCaches / (vocabulary * 4 * rows))
   const { program, loaded } = load(
     rows,
     vocabulary,
-    (builder) => builder.sample('sample', builder.input('logits', 'outputs', vocabulary), 0),
-    new Uint8Array(0),
+    (builder) => {
+      for (let i = 0; i < inputs; i++)
+        builder.sample(`sample${i}`, builder.input(`logits${i}`, 'outputs', vocabulary), 0)
+    },
+    [],
   )
+  let turn = 0
+  const sampled = (name: string, options: Partial<SamplingParameters>): Case => {
+    const sampling = Array.from({ length: rows }, (_, counter) => ({ ...plainSampling, ...options, counter }))
+    return {
+      name,
+      // Reading every logit once, comparing or exponentiating it, is the least that any of them needs.
+      flops: 2 * rows * vocabulary,
+      bytes: rows * vocabulary * 4,
+      items: { count: rows, unit: 'rows' },
+      run: () => {
+        const op = opOf(program, `sample${turn++ % inputs}`)
+        loaded.runSync({ ...plainStep(rows), sampling, firstOp: op, endOp: op + 1 })
+      },
+    }
+  }
   await suite(family, 'sampling', [
-    sampled(loaded, program, 'greedy', rows, vocabulary, { temperature: 0 }),
-    sampled(loaded, program, 'temperature', rows, vocabulary, { temperature: 0.8 }),
-    sampled(loaded, program, 'top-k 40', rows, vocabulary, { temperature: 0.8, topK: 40 }),
-    sampled(loaded, program, 'top-p 0.9', rows, vocabulary, { temperature: 0.8, topP: 0.9 }),
-    sampled(loaded, program, 'typical 0.9', rows, vocabulary, { temperature: 0.8, typicalP: 0.9 }),
+    sampled('greedy', { temperature: 0 }),
+    sampled('temperature', { temperature: 0.8 }),
+    sampled('top-k 40', { temperature: 0.8, topK: 40 }),
+    sampled('top-p 0.9', { temperature: 0.8, topP: 0.9 }),
+    sampled('typical 0.9', { temperature: 0.8, typicalP: 0.9 }),
   ])
   await loaded.close()
-}
-
-const sampled = (
-  loaded: DeviceProgram,
-  program: Program,
-  name: string,
-  rows: number,
-  vocabulary: number,
-  options: Partial<SamplingParameters>,
-): Case => {
-  const op = opOf(program, 'sample')
-  const sampling = Array.from({ length: rows }, (_, counter) => ({ ...plainSampling, ...options, counter }))
-  return {
-    name,
-    // Reading every logit once, comparing or exponentiating it, is the least that any of them needs.
-    flops: 2 * rows * vocabulary,
-    bytes: rows * vocabulary * 4,
-    items: { count: rows, unit: 'rows' },
-    run: () => loaded.runSync({ ...plainStep(rows), sampling, firstOp: op, endOp: op + 1 }),
-  }
 }
 
 const main = async (): Promise<void> => {
