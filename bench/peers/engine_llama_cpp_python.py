@@ -32,10 +32,7 @@ parameters.n_ubatch = BATCH
 parameters.n_seq_max = task["sequences"]
 parameters.n_threads = task["threads"]
 parameters.n_threads_batch = task["threads"]
-if hasattr(parameters, "flash_attn_type"):
-    parameters.flash_attn_type = 1
-else:
-    parameters.flash_attn = True
+parameters.flash_attn_type = ll.LLAMA_FLASH_ATTN_TYPE_ENABLED
 context = ll.llama_init_from_model(model, parameters)
 if not context:
     sys.exit("the context could not be made")
