@@ -2,7 +2,7 @@
 // a chain of layers with 4096 x 4096 weights, so many that no cache holds a noticeable part of them, for 1, 8, 32 and
 // 512 rows. One process per engine and format, engine after engine, round after round.
 //
-//   npm run bench:gemm-peers -- [--formats f32,f16,int8,int4] [--rows 1,8,32,512] [--threads 2] [--rounds 3]
+//   npm run bench:gemm -- [--formats f32,f16,int8,int4] [--rows 1,8,32,512] [--threads 2] [--rounds 3]
 //       [--engines numpy,torch,onnxruntime] [--out bench/results/gemm-peers]
 //
 // Formats: f32; f16 weights; int8 with a scale per block (drover q8_0, onnxruntime blocks of 32, PyTorch a scale per row of

@@ -12,12 +12,12 @@
 namespace drover {
 namespace {
 
-// A limit is the best of this many loops: whatever else runs on the machine can only slow one down.
-constexpr uint32_t kLoops = 8;
+// A limit is the best of so many loops: whatever else runs on the machine can only slow one down.
+constexpr uint32_t kReadLoops = 8, kComputeLoops = 24;
 constexpr uint32_t kReadTasks = 64;
 constexpr uint64_t kReadUnit = 256, kLeastBuffer = 1u << 20, kUsualBuffer = 512u << 20;
 // Of a loop in registers: long beside a turn of the pool, short beside a turn of the system's scheduler.
-constexpr double kLoopSeconds = 0.01;
+constexpr double kLoopSeconds = 0.005;
 
 using Loop = uint64_t (*)(uint32_t rounds);
 
@@ -39,7 +39,7 @@ double read_rate(Probe& probe, Team& team, const KernelTable& kernels) {
   double best = 0;
   uint64_t sums[kReadTasks] = {};
   const uint64_t portion = probe.arena.bytes() / kReadTasks / kReadUnit * kReadUnit;
-  for (uint32_t loop = 0; loop <= kLoops; loop++) {  // the first one touches the pages
+  for (uint32_t loop = 0; loop <= kReadLoops; loop++) {  // the first one touches the pages
     const auto start = std::chrono::steady_clock::now();
     team.parallel(kReadTasks, [&](uint32_t task, uint32_t) {
       uint8_t* data = probe.arena.data() + task * portion;
@@ -67,7 +67,7 @@ double compute_rate(Team& team, Loop loop) {
   uint32_t rounds = 1024;
   while (rounds < (1u << 28) && run(rounds) < kLoopSeconds) rounds *= 2;
   double best = 0;
-  for (uint32_t i = 0; i < kLoops; i++) {
+  for (uint32_t i = 0; i < kComputeLoops; i++) {
     const double seconds = run(rounds);
     double total = 0;
     for (const uint64_t count : operations) total += static_cast<double>(count);

@@ -93,7 +93,7 @@ typedef struct drover_limits {
   double int8_per_second; /* products of bytes, summed as the integer kernels do */
   double bf16_per_second; /* BF16 dot products; 0 where the CPU or the kernel set has none */
 } drover_limits;
-/* Measures the limits of `threads` threads (0: the pool's) with the kernel set in use, each as the best of eight loops.
+/* Measures the limits of `threads` threads (0: the pool's) with the kernel set in use, each as the best of many loops.
  * Reads `buffer_bytes` of memory (0: eight times the last cache, at least 512 MiB). Blocks for some seconds. */
 int drover_probe(uint32_t threads, uint64_t buffer_bytes, drover_limits* out, drover_error* error);
 

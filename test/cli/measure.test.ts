@@ -174,10 +174,10 @@ test('doctor tells what was chosen and why, and fails when something is wrong', 
   assert.is(kernelOf('q4_k')?.activations, 'a8_256')
   assert.is(kernelOf('q8_0')?.activations, 'a8_32')
   assert.is(kernelOf('f16')?.activations, 'f32')
-  assert.match(kernelOf('q2_k')?.kernel ?? '', /decoded/)
+  assert.match(kernelOf('iq1_s')?.kernel ?? '', /decoded/)
   assert.is(kernelOf('u32'), undefined)
   for (const { weights, path } of kernels) assert.ok(path.length > 0, weights)
-  assert.match(text, /^ +q4_k q5_k q6_k$/m)
+  assert.match(text, /^ {2}(\w+ )*q4_k q5_k q6_k$/m)
 
   const slow = await drover(['doctor'], { env: { DROVER_ISA: 'scalar' } })
   assert.is(slow.code, 1)
