@@ -2,7 +2,7 @@
 import { cpuDevice } from '../lib/device/cpu.js'
 import { ProgramBuilder } from '../lib/program/builder.js'
 import { pagePositions } from '../lib/program/program.js'
-import { type Case, suite, threads } from './harness.js'
+import { beyondCaches, type Case, suite, threads } from './harness.js'
 
 const heads = 32
 const kvHeads = 8
@@ -13,12 +13,16 @@ const bytesPerElement = { f32: 4, f16: 2, q8_0: 34 / 32 }
 
 const main = async (): Promise<void> => {
   for (const dtype of ['f32', 'f16', 'q8_0'] as const) {
-    const pages = Math.max(...contexts) / pagePositions + 1
+    const positionBytes = 2 * kvHeads * headDim * bytesPerElement[dtype]
+    // Room for so many caches that none is still in the processor's when its turn comes again.
+    const longest = Math.max(...contexts)
+    const caches = Math.max(2, Math.ceil(beyondCaches / (longest * positionBytes)))
+    const pages = (caches * longest) / pagePositions
     const builder = new ProgramBuilder(cpuDevice.layout, {
       maxRows: prompt,
       maxOutputs: 1,
       maxSequences: 1,
-      maxPages: pages,
+      maxPages: longest / pagePositions,
       vocabulary: 0,
       activations: 'auto',
       kv: { layers: 1, heads: kvHeads, headDim, dtype, pages },
@@ -38,32 +42,39 @@ const main = async (): Promise<void> => {
       const values = Float32Array.from({ length: prompt * count * headDim }, (_, i) => Math.sin(i * 0.37))
       loaded.write(program.outputs.get(role) as number, 0, values)
     }
-    const table = Array.from({ length: pages }, (_, i) => i)
-    const run = (rows: number, cacheStart: number, firstOp: number): void =>
+    /** Runs an op on the `place`-th cache of `length` positions. */
+    const runOp = (op: number, rows: number, cacheStart: number, length: number, place: number): void => {
+      const held = length / pagePositions
+      const first = (place % Math.floor(pages / held)) * held
       loaded.runSync({
         tokens: new Uint32Array(rows),
         positions: new Uint32Array(rows),
-        sequences: [{ rows, cacheStart, pages: table }],
+        sequences: [{ rows, cacheStart, pages: Array.from({ length: held }, (_, i) => first + i) }],
         outputRows: [],
-        firstOp,
+        firstOp: op,
+        endOp: op + 1,
       })
-    for (let start = 0; start < Math.max(...contexts); start += prompt) run(prompt, start, 0)
+    }
+    for (let cache = 0; cache < caches; cache++)
+      for (let start = 0; start < longest; start += prompt) runOp(0, prompt, start, longest, cache)
+    let turn = 0
     const cases: Case[] = [
       {
         name: `prompt of ${prompt}`,
         flops: 2 * heads * headDim * prompt * (prompt + 1), // two products, half of the square
-        run: () => run(prompt, 0, 1),
+        bytes: prompt * (positionBytes + 2 * heads * headDim * 4), // the cache, queries, results
+        run: () => runOp(1, prompt, 0, prompt, turn++),
       },
       ...contexts.map(
         (context): Case => ({
           name: `one row over ${context}`,
           flops: 4 * heads * headDim * context,
-          bytes: 2 * kvHeads * headDim * context * bytesPerElement[dtype],
-          run: () => run(1, context - 1, 1),
+          bytes: positionBytes * context,
+          run: () => runOp(1, 1, context - 1, context, turn++),
         }),
       ),
     ]
-    await suite(`attention ${dtype}`, cases)
+    await suite('attention', `attention ${dtype}`, cases)
     await loaded.close()
   }
 }

@@ -1,17 +1,15 @@
 /** Linear layers [rows, 4096] x [4096, 4096]: quantisation of the activations inside the time, weights from memory. */
-import { cpu, cpuDevice } from '../lib/device/cpu.js'
+import { cpuDevice } from '../lib/device/cpu.js'
 import { plainStep } from '../lib/kernels/eager.js'
 import { weightDTypes } from '../lib/kernels/operands.js'
 import { ProgramBuilder, type WeightSource } from '../lib/program/builder.js'
 import { rowBytes } from '../lib/tensor.js'
-import { type Case, suite, threads } from './harness.js'
+import { beyondCaches, type Case, suite, threads } from './harness.js'
 
 const size = 4096
 /** Formats that have kernels of their own. */
 const types = weightDTypes.filter((type) => cpuDevice.layout.gemmActivations(type) !== undefined)
 const rowCounts = [1, 8, 32, 512]
-/** Enough copies of a weight that none is still in the last cache when its turn comes again. */
-const enough = Math.min(2 ** 30, Math.max(2 ** 28, 2 * cpu().l3Bytes))
 
 /** Bytes whose scales are small finite numbers in every format: both bytes of any half are 0x20 to 0x2f. */
 const weightBytes = (length: number): Uint8Array => {
@@ -27,7 +25,8 @@ const weightBytes = (length: number): Uint8Array => {
 const main = async (): Promise<void> => {
   for (const type of types) {
     const bytes = rowBytes(type, size) * size
-    const copies = Math.ceil(enough / bytes)
+    const copies = Math.ceil(beyondCaches / bytes)
+    const arithmetic = cpuDevice.layout.gemmActivations(type) === 'f32' ? 'f32' : 'int8'
     const builder = new ProgramBuilder(cpuDevice.layout, {
       maxRows: Math.max(...rowCounts),
       maxOutputs: Math.max(...rowCounts),
@@ -51,10 +50,12 @@ const main = async (): Promise<void> => {
     const first = program.ops.findIndex(({ op }) => op === 'gemm')
     let turn = 0
     await suite(
+      arithmetic === 'f32' ? 'float layers' : 'integer layers',
       `gemm ${type}`,
       rowCounts.map(
         (rows): Case => ({
-          name: `${rows} rows`,
+          name: rows === 1 ? '1 row' : `${rows} rows`,
+          arithmetic,
           flops: 2 * rows * size * size,
           bytes,
           run: () => {

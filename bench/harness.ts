@@ -1,35 +1,18 @@
 /**
- * Benchmarks beside the machine's limits. benny gives the median time of a case; what that is in GFLOP/s or GB/s, and
- * which share of the limit measured in the same process before and after, is worked out here.
+ * Runs suites of cases and tells what they took, beside the machine's limits: measured in the same process when it
+ * begins and after every suite, so that the best of many loops from the whole run stands for each.
  */
 import b from 'benny'
-import { nativeAddon } from '../lib/device/native.js'
+import { cpu } from '../lib/device/cpu.js'
+import { betterLimits, type Limits, measureLimits } from '../lib/device/limits.js'
+import type { Work } from '../lib/program/cost.js'
+import { type Block, judge, limitsLine } from './report.js'
 
-export interface Case {
+export interface Case extends Work {
   readonly name: string
-  /** Floating-point (or integer) operations of one run, two per multiply-add. */
-  readonly flops?: number
-  /** Bytes that one run must read from memory. */
-  readonly bytes?: number
-  /** Things done by one run, and their name, where neither of the above says it. */
+  /** Things done by one run, and their name, where operations and bytes do not say it. */
   readonly items?: { readonly count: number; readonly unit: string }
   run(): void
-}
-
-export interface Measured {
-  readonly suite: string
-  readonly name: string
-  readonly seconds: number
-  readonly gflops?: number
-  readonly gbps?: number
-  /** Of the f32 FMA peak or of the read bandwidth, as the case is bound by the one or the other. */
-  readonly share?: number
-  readonly items?: string
-}
-
-interface Limits {
-  readBytesPerSecond: number
-  fmaFlopsPerSecond: number
 }
 
 const json = process.argv.includes('--json')
@@ -37,32 +20,29 @@ const threadsArgument = process.argv.find((argument) => argument.startsWith('--t
 /** Workers of every step; 0: all that the machine allows. */
 export const threads = Number(threadsArgument?.slice('--threads='.length) ?? 0)
 
-const better = (a: Limits, c: Limits): Limits => ({
-  readBytesPerSecond: Math.max(a.readBytesPerSecond, c.readBytesPerSecond),
-  fmaFlopsPerSecond: Math.max(a.fmaFlopsPerSecond, c.fmaFlopsPerSecond),
-})
+/** Enough bytes that none of them is still in the last cache when its turn comes again. */
+export const beyondCaches = Math.min(2 ** 30, Math.max(2 ** 28, 2 * cpu().l3Bytes))
 
-const measuredOf = (suite: string, c: Case, seconds: number, limits: Limits): Measured => {
-  const gflops = c.flops === undefined ? undefined : c.flops / seconds / 1e9
-  const gbps = c.bytes === undefined ? undefined : c.bytes / seconds / 1e9
-  const ofArithmetic = gflops === undefined ? 0 : (gflops * 1e9) / limits.fmaFlopsPerSecond
-  const ofMemory = gbps === undefined ? 0 : (gbps * 1e9) / limits.readBytesPerSecond
-  const share = Math.max(ofArithmetic, ofMemory)
-  return {
-    suite,
-    name: c.name,
-    seconds,
-    ...(gflops === undefined ? {} : { gflops }),
-    ...(gbps === undefined ? {} : { gbps }),
-    ...(share === 0 ? {} : { share }),
-    ...(c.items === undefined ? {} : { items: `${(c.items.count / seconds).toPrecision(3)} ${c.items.unit}/s` }),
+/** Tells run.ts of a block, with --json; else shows it. */
+export const tell = (block: Block): void => {
+  if (json) {
+    console.log(`RESULT ${JSON.stringify(block)}`)
+    return
   }
+  if (block.limits !== undefined) console.log(limitsLine(block.limits))
+  console.table(
+    block.measured.map((one) => {
+      const { name, seconds, items, gflops, gbps, share } = judge(one, block.limits)
+      return { name, 'time, µs': seconds * 1e6, rate: items, 'Gop/s': gflops, 'GB/s': gbps, share }
+    }),
+  )
 }
 
-/** Runs a suite; with --json it prints one line that run.ts reads, else a table. */
-export const suite = async (name: string, cases: readonly Case[]): Promise<void> => {
-  const addon = nativeAddon()
-  const before = await addon.probe(threads)
+let limits: Limits | undefined
+
+/** Runs a suite; `family` names the picture that its cases are part of. */
+export const suite = async (family: string, name: string, cases: readonly Case[]): Promise<void> => {
+  limits ??= await measureLimits(threads)
   const medians = new Map<string, number>()
   await b.suite(
     name,
@@ -73,9 +53,14 @@ export const suite = async (name: string, cases: readonly Case[]): Promise<void>
     }),
     b.complete(),
   )
-  const limits = better(before, await addon.probe(threads))
-  const measured = cases.map((c) => measuredOf(name, c, medians.get(c.name) as number, limits))
-  const { isa } = addon.cpu()
-  if (json) console.log(`RESULT ${JSON.stringify({ isa, threads: threads || addon.cpu().threads, limits, measured })}`)
-  else console.table(measured.map(({ suite: _, ...rest }) => rest))
+  limits = betterLimits(limits, await measureLimits(threads))
+  const { isa, threads: all } = cpu()
+  const measured = cases.map(({ name: case_, flops, bytes, arithmetic, items }) => {
+    const seconds = medians.get(case_) as number
+    return {
+      ...{ family, suite: name, name: case_, seconds, flops, bytes, arithmetic },
+      ...(items === undefined ? {} : { items: `${(items.count / seconds).toPrecision(3)} ${items.unit}/s` }),
+    }
+  })
+  tell({ isa, threads: threads || all, limits, measured })
 }

@@ -7,10 +7,11 @@
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import b from 'benny'
-import { nativeAddon } from '../lib/device/native.js'
+import { cpu } from '../lib/device/cpu.js'
 import { loadTokenizer } from '../lib/text/load.js'
 import { fixture, shared } from '../test/support.js'
-import type { Measured } from './harness.js'
+import { tell } from './harness.js'
+import type { Measured } from './report.js'
 
 const rankFile = fixture('tokenizer-llama3/tokenizer.model')
 const suite = 'tokenizers, one thread'
@@ -92,17 +93,15 @@ const main = async (): Promise<void> => {
   if (before !== undefined && after !== undefined) medians.set('tiktoken, Llama 3 encodes', Math.min(before, after))
   const measured = [...medians].map(
     ([case_, seconds]): Measured => ({
+      family: 'tokenizers',
       suite,
       name: `${case_} ${name}`,
       seconds,
       items: `${(megabytes / seconds).toPrecision(3)} MB/s`,
     }),
   )
-  if (process.argv.includes('--json')) {
-    const addon = nativeAddon()
-    const limits = await addon.probe(1)
-    console.log(`RESULT ${JSON.stringify({ isa: addon.cpu().isa, threads: addon.cpu().threads, limits, measured })}`)
-  } else console.table(measured.map(({ suite: _, ...rest }) => rest))
+  const { isa, threads } = cpu()
+  tell({ isa, threads, measured })
 }
 
 void main()

@@ -9,7 +9,7 @@ export const errorCodes = {
   E_CLOSED: 'the object has been closed',
   E_FORMAT: 'a file is not what its format says: truncated, overlapping, out of range, inconsistent',
   E_INTERNAL: 'drover broke a promise to itself; please report it',
-  E_IO: 'a file could not be opened, read or mapped',
+  E_IO: 'a file could not be opened, read, mapped or written',
   E_ISA: 'the instruction set that DROVER_ISA names is unknown or not available on this CPU',
   E_MEMORY: 'the operation would go over the memory budget, or the system refused the memory',
   E_NATIVE: 'the native addon could not be loaded',

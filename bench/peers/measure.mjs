@@ -1,8 +1,8 @@
-// What both engines are asked to do, as one protocol over an adapter, so that neither is timed by other rules:
-//   load      process start of the engine (its import included) to the first token of a 16-token prompt
-//   prompt    a prompt of `promptTokens`: time to its first token
-//   decode    the `decodeTokens` that follow
-//   batch     `sequences` prompts of 16 tokens at once: tokens per second from the moment all have begun to write
+// What all engines are asked to do, as one protocol over an adapter, so that none is timed by other rules:
+//   load        process start of the engine (its import included) to the first token of a 16-token prompt
+//   prompt-P    a prompt of P tokens: tokens per second up to its first token
+//   decode-C    the tokens written behind a context of C tokens, per second
+//   batch-N     N prompts of 16 tokens at once: tokens per second from the moment all have begun to write
 //
 // adapter: { open({path, threads, sequences, contextLength}): Promise<session>, name, version }
 // session: { tokens(prompt: number[], count): AsyncIterable<number>, close(), info }
@@ -28,39 +28,35 @@ const timeline = async (session, prompt, count) => {
 }
 
 export const measure = async (adapter, task) => {
-  const { path, threads, vocabulary, promptTokens, decodeTokens, sequences, want } = task
+  const { path, threads, vocabulary, contextLength, sequences, decodeTokens, want } = task
   const loadStart = seconds()
-  const session = await adapter.open({
-    path,
-    threads,
-    sequences: Math.max(1, sequences),
-    contextLength: promptTokens + decodeTokens + 64,
-  })
+  const session = await adapter.open({ path, threads, sequences, contextLength })
   let salt = process.pid
-  const first = await timeline(session, promptOf(16, vocabulary, ++salt), 1)
-  const result = {
-    engine: adapter.name,
-    version: adapter.version,
-    info: session.info,
-    loadSeconds: first.start + first.times[0] - loadStart,
-  }
-  await timeline(session, promptOf(16, vocabulary, ++salt), 4)
-  if (want.includes('prompt') || want.includes('decode')) {
-    const { times } = await timeline(session, promptOf(promptTokens, vocabulary, ++salt), decodeTokens + 1)
-    result.promptPerSecond = promptTokens / times[0]
-    if (want.includes('decode')) result.decodePerSecond = decodeTokens / (times[decodeTokens] - times[0])
-  }
-  if (want.includes('batch')) {
-    const runs = await Promise.all(
-      Array.from({ length: sequences }, () => timeline(session, promptOf(16, vocabulary, ++salt), decodeTokens + 1)),
-    )
-    const absolute = runs.map(({ start, times }) => times.map((time) => start + time))
-    const begun = Math.max(...absolute.map((times) => times[0]))
-    // Until the first sequence ends all of them are writing.
-    const ended = Math.min(...absolute.map((times) => times[times.length - 1]))
-    const written = absolute.flat().filter((time) => time > begun && time <= ended).length
-    result.batchPerSecond = written / (ended - begun)
+  const prompt = (length) => promptOf(length, vocabulary, ++salt)
+  const first = await timeline(session, prompt(16), 1)
+  const results = { load: first.start + first.times[0] - loadStart }
+  await timeline(session, prompt(16), 4)
+  for (const what of want) {
+    const [kind, text] = what.split('-')
+    const size = Number(text)
+    if (kind === 'prompt') {
+      const { times } = await timeline(session, prompt(size), 1)
+      results[what] = size / times[0]
+    } else if (kind === 'decode') {
+      const { times } = await timeline(session, prompt(size), decodeTokens + 1)
+      results[what] = decodeTokens / (times[decodeTokens] - times[0])
+    } else {
+      const runs = await Promise.all(
+        Array.from({ length: size }, () => timeline(session, prompt(16), decodeTokens + 1)),
+      )
+      const absolute = runs.map(({ start, times }) => times.map((time) => start + time))
+      const begun = Math.max(...absolute.map((times) => times[0]))
+      // Until the first sequence ends all of them are writing.
+      const ended = Math.min(...absolute.map((times) => times[times.length - 1]))
+      const written = absolute.flat().filter((time) => time > begun && time <= ended).length
+      results[what] = written / (ended - begun)
+    }
   }
   await session.close()
-  return result
+  return { engine: adapter.name, version: adapter.version, info: session.info, results }
 }

@@ -190,8 +190,10 @@ export const writeModel = async (path, name, mix) => {
   await writeGguf(path, metadata, tensors)
 }
 
-/** Parameters and bytes that one token reads: all matrices but the embedding table, which gives one row, and the head. */
-export const weightBytes = (name) => {
+const cacheBytesPerElement = 2 // f16, in all engines
+
+/** What one token costs, by shape and mix. */
+export const costs = (name) => {
   const shape = shapes[name]
   const { hidden, layers, heads, kvHeads, headDim, intermediate, vocabulary } = shape
   const parts = [
@@ -203,16 +205,23 @@ export const weightBytes = (name) => {
     ['up', intermediate * hidden],
     ['down', intermediate * hidden],
   ]
-  const body = layers * parts.reduce((total, [, count]) => total + count, 0)
-  const bytes = (mix) => {
-    let total = 0
-    const add = (role, layer, count) => {
-      const { elements, bytes: size } = types[typeOf(mix, role, layer, shape)]
-      total += (count * size) / elements
-    }
-    for (let layer = 0; layer < layers; layer++) for (const [role, count] of parts) add(role, layer, count)
-    add('head', 0, vocabulary * hidden)
-    return total
+  return {
+    /** Operations of the layers per token, two per multiply-add; the head works for the last token alone. */
+    layerOperations: 2 * layers * parts.reduce((total, [, count]) => total + count, 0),
+    /** Operations of attention for a prompt of that many tokens. */
+    attentionOperations: (tokens) => 2 * layers * heads * headDim * tokens * (tokens + 1),
+    /** Bytes of keys and values that one token reads behind that many others. */
+    cacheBytes: (positions) => 2 * layers * kvHeads * headDim * cacheBytesPerElement * positions,
+    /** Bytes of weights that one token reads: all matrices and the head, of the embedding table only a row. */
+    weightBytes: (mix) => {
+      let total = 0
+      const add = (role, layer, count) => {
+        const { elements, bytes: size } = types[typeOf(mix, role, layer, shape)]
+        total += (count * size) / elements
+      }
+      for (let layer = 0; layer < layers; layer++) for (const [role, count] of parts) add(role, layer, count)
+      add('head', 0, vocabulary * hidden)
+      return total
+    },
   }
-  return { parameters: { body, head: vocabulary * hidden }, bytes }
 }

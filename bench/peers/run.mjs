@@ -1,64 +1,77 @@
-// drover beside node-llama-cpp on the same synthetic files, turn by turn in fresh processes.
+// drover beside other engines on the same synthetic files, turn by turn in fresh processes.
 //
-//   npm run bench:peers -- [--subset twenty] [--shape 1b|8b] [--mixes F16,Q8_0,Q4_0,Q4_K_M] [--threads 1,2] [--rounds 3]
-//                          [--want prompt,decode,batch] [--out bench/results/peers] [--fresh]
+//   npm run bench:peers -- [--subset twenty] [--shape 1b|8b] [--mixes F16,Q8_0,Q6_K,Q4_0,Q4_K_M] [--threads 1,2]
+//       [--rounds 3] [--want prompt-512,prompt-2048,decode-64,decode-4096,batch-8,batch-32]
+//       [--peers node-llama-cpp,llama-cpp-python] [--out bench/results/peers] [--fresh]
 //
-// Every finished process is saved at once: stop it when you like, the same command goes on where it stopped.
-// A cell's ratio is the median over rounds of drover / peer, the two having run one after the other.
+// Every finished process is saved at once: stop it when you like, the same command goes on where it stopped, and other
+// subsets add to the same table. The machine's ceilings are probed before every engine's process.
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { shapes, weightBytes, writeModel } from './model.mjs'
+import { costs, shapes, writeModel } from './model.mjs'
+import { ceilingsOf, decodeTokens, markdownOf, processesOf, subsets, tableOf } from './plan.mjs'
+import { venvPython } from './venv.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
 const root = join(here, '..', '..')
-const { values: options } = parseArgs({
+const { values: given } = parseArgs({
   options: {
     subset: { type: 'string' },
     shape: { type: 'string', default: '1b' },
-    mixes: { type: 'string', default: 'F16,Q8_0,Q4_0,Q4_K_M' },
-    threads: { type: 'string', default: '1,2' },
-    rounds: { type: 'string', default: '3' },
-    want: { type: 'string', default: 'prompt,decode,batch' },
+    mixes: { type: 'string' },
+    threads: { type: 'string' },
+    rounds: { type: 'string' },
+    want: { type: 'string' },
+    peers: { type: 'string', default: 'node-llama-cpp' },
     out: { type: 'string', default: join(root, 'bench', 'results', 'peers') },
     fresh: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
 })
-// Subsets with a name, so that a figure can say what it was part of.
-const subsets = {
-  twenty: { mixes: 'F16,Q8_0,Q4_0,Q4_K_M', threads: '1,2', rounds: '1' },
-  q4: { mixes: 'Q4_K_M', threads: '1,2', rounds: '3' },
-}
-if (options.help || (options.subset && !subsets[options.subset])) {
+if (given.help || (given.subset && !subsets[given.subset])) {
+  const source = readFileSync(fileURLToPath(import.meta.url), 'utf8').split('\n')
   console.log(
-    readFileSync(fileURLToPath(import.meta.url), 'utf8')
-      .split('\n')
-      .slice(0, 8)
+    source
+      .slice(
+        0,
+        source.findIndex((line) => !line.startsWith('//')),
+      )
       .join('\n'),
   )
-  console.log(`// subsets: ${Object.keys(subsets).join(', ')}`)
-  process.exit(options.help ? 0 : 1)
+  for (const [name, subset] of Object.entries(subsets)) console.log(`// ${name}: ${JSON.stringify(subset)}`)
+  process.exit(given.help ? 0 : 1)
 }
-Object.assign(options, options.subset ? subsets[options.subset] : {})
+// A named subset stands for its options; those that are given beside it count.
+const options = { ...(subsets[given.subset] ?? { ...subsets.all, want: subsets.twenty.want }), ...given }
 const shape = shapes[options.shape]
 const list = (text) => text.split(',').filter(Boolean)
-const median = (numbers) => {
-  const sorted = [...numbers].sort((a, b) => a - b)
-  const middle = sorted.length >> 1
-  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
-}
+const peers = list(options.peers)
 
-if (!existsSync(join(here, 'node_modules', 'node-llama-cpp'))) {
-  console.error('installing the peer (npm install --prefix bench/peers --ignore-scripts)')
-  const { status } = spawnSync('npm', ['install', '--prefix', here, '--ignore-scripts', '--no-audit', '--no-fund'], {
-    stdio: 'inherit',
-  })
-  if (status !== 0) process.exit(1)
+/** Engines: how each is started. */
+const engines = {
+  drover: () => [process.execPath, join(here, 'engine-drover.mjs')],
+  'node-llama-cpp': () => {
+    if (!existsSync(join(here, 'node_modules', 'node-llama-cpp'))) {
+      console.error('installing the peer (npm install --prefix bench/peers --ignore-scripts)')
+      const install = ['install', '--prefix', here, '--ignore-scripts', '--no-audit', '--no-fund']
+      const { status } = spawnSync('npm', install, { stdio: 'inherit' })
+      if (status !== 0) process.exit(1)
+    }
+    return [process.execPath, join(here, 'engine-llama.mjs')]
+  },
+  'llama-cpp-python': () => [venvPython('llama-cpp-python'), join(here, 'engine_llama_cpp_python.py')],
+  limits: () => [process.execPath, join(here, 'limits.mjs')],
 }
+const commands = Object.fromEntries(
+  ['limits', 'drover', ...peers].map((name) => {
+    if (!(name in engines)) throw new Error(`there is no peer ${name}`)
+    return [name, engines[name]()]
+  }),
+)
 
 const stateFile = `${options.out}-${options.shape}.json`
 mkdirSync(dirname(stateFile), { recursive: true })
@@ -68,127 +81,85 @@ const save = () => {
   renameSync(`${stateFile}.tmp`, stateFile)
 }
 
-const runProcess = (script, argument) =>
+const runProcess = ([command, ...args], task) =>
   new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [join(here, script), JSON.stringify(argument)], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    })
+    const child = spawn(command, [...args, JSON.stringify(task)], { stdio: ['ignore', 'pipe', 'pipe'] })
     let out = ''
     let err = ''
     child.stdout.on('data', (chunk) => (out += chunk))
     child.stderr.on('data', (chunk) => (err += chunk))
+    child.on('error', reject)
     child.on('close', (code) => {
       const line = out.trim().split('\n').pop()
       if (code === 0 && line?.startsWith('{')) resolve(JSON.parse(line))
-      else reject(new Error(`${script} ended with ${code}\n${out}\n${err}`))
+      else reject(new Error(`${args[0]} ended with ${code}\n${out}\n${err}`))
     })
   })
 
-const cells = []
-for (const mix of list(options.mixes))
-  for (const threads of list(options.threads).map(Number)) cells.push({ mix, threads })
-const rounds = Number(options.rounds)
+const summaryOf = ({ results, readGBps, f32Gflops, int8Gops }) =>
+  results === undefined
+    ? `read ${readGBps.toFixed(1)} GB/s, f32 ${f32Gflops.toFixed(0)} GFLOP/s, int8 ${int8Gops.toFixed(0)} Gop/s`
+    : Object.entries(results)
+        .map(([what, value]) => `${what} ${value.toPrecision(4)}`)
+        .join(', ')
+
 const modelPath = (mix) => join(process.env.DROVER_PEER_MODELS ?? join(here, 'models'), `${options.shape}-${mix}.gguf`)
 const started = Date.now()
 for (const mix of list(options.mixes)) {
   mkdirSync(dirname(modelPath(mix)), { recursive: true })
   await writeModel(modelPath(mix), options.shape, mix)
 }
-for (let round = 0; round < rounds; round++) {
-  for (const { mix, threads } of cells) {
-    const engines = round % 2 === 0 ? ['drover', 'llama'] : ['llama', 'drover']
-    for (const engine of ['limits', ...engines]) {
-      const key = `${mix}/${threads}/${round}/${engine}`
-      if (state.runs[key]) continue
-      const task = {
-        path: modelPath(mix),
-        threads,
-        vocabulary: shape.vocabulary,
-        promptTokens: 512,
-        decodeTokens: 64,
-        sequences: list(options.want).includes('batch') ? 8 : 1,
-        want: list(options.want),
-      }
-      // The page cache holds the file: loading is timed warm for both.
-      if (engine !== 'limits') spawnSync('cat', [task.path], { stdio: ['ignore', 'ignore', 'ignore'] })
-      const result = await runProcess(engine === 'limits' ? 'limits.mjs' : `engine-${engine}.mjs`, task)
-      state.runs[key] = result
-      state.machine = { cpu: cpus()[0]?.model, cpus: cpus().length, node: process.version }
-      state.commit = spawnSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: root }).stdout.toString().trim()
-      save()
-      console.error(`${((Date.now() - started) / 60000).toFixed(1)} min  ${key}  ${summaryOf(result)}`)
-    }
-  }
+state.machine = { cpu: cpus()[0]?.model, cpus: cpus().length, node: process.version }
+state.commit = spawnSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: root }).stdout.toString().trim()
+
+const runOne = async (engine, mix, threads, round, part) => {
+  const task = { path: modelPath(mix), threads, vocabulary: shape.vocabulary, decodeTokens, ...part }
+  const key = `${mix}/${threads}/${round}/${part.want.join('+')}/${engine}`
+  if (state.runs[key]) return
+  const limits = { ...(await runProcess(commands.limits, { threads })), engine: 'limits', threads }
+  state.runs[`${key}/limits`] = limits
+  // The page cache holds the file: loading is timed warm for all.
+  spawnSync('cat', [task.path], { stdio: ['ignore', 'ignore', 'ignore'] })
+  const result = await runProcess(commands[engine], task)
+  state.runs[key] = { ...result, engine, mix, threads, round }
+  save()
+  console.error(
+    `${((Date.now() - started) / 60000).toFixed(1)} min  ${key}  ${summaryOf(result)}; ${summaryOf(limits)}`,
+  )
+}
+for (let round = 0; round < Number(options.rounds); round++) {
+  // Who goes first changes from round to round.
+  const order = round % 2 === 0 ? ['drover', ...peers] : [...peers, 'drover']
+  for (const mix of list(options.mixes))
+    for (const threads of list(options.threads).map(Number))
+      for (const part of processesOf(list(options.want)))
+        for (const engine of order) await runOne(engine, mix, threads, round, part)
 }
 
-function summaryOf(result) {
-  const parts = []
-  if (result.readGBps)
-    parts.push(`read ${result.readGBps.toFixed(1)} GB/s, f32 FMA ${result.fmaGflops.toFixed(0)} GFLOP/s`)
-  if (result.promptPerSecond) parts.push(`prompt ${result.promptPerSecond.toFixed(1)}/s`)
-  if (result.decodePerSecond) parts.push(`decode ${result.decodePerSecond.toFixed(2)}/s`)
-  if (result.batchPerSecond) parts.push(`batch ${result.batchPerSecond.toFixed(1)}/s`)
-  if (result.loadSeconds) parts.push(`load ${result.loadSeconds.toFixed(2)} s`)
-  return parts.join(', ')
-}
-
-// ---- the table ----
-const metrics = [
-  ['promptPerSecond', 'prompt 512', false],
-  ['decodePerSecond', 'decode 64', false],
-  ['batchPerSecond', '8 sequences', false],
-  ['loadSeconds', 'load to first token, s', true],
-]
-const { parameters, bytes } = weightBytes(options.shape)
-const rows = []
-for (const { mix, threads } of cells) {
-  for (const [metric, label, lowerIsBetter] of metrics) {
-    const pairs = []
-    for (let round = 0; round < rounds; round++) {
-      const ours = state.runs[`${mix}/${threads}/${round}/drover`]?.[metric]
-      const theirs = state.runs[`${mix}/${threads}/${round}/llama`]?.[metric]
-      const limits = state.runs[`${mix}/${threads}/${round}/limits`]
-      if (ours && theirs) pairs.push({ ours, theirs, limits })
-    }
-    if (pairs.length === 0) continue
-    const ours = median(pairs.map((pair) => pair.ours))
-    const theirs = median(pairs.map((pair) => pair.theirs))
-    const ratio = median(pairs.map((pair) => (lowerIsBetter ? pair.theirs / pair.ours : pair.ours / pair.theirs)))
-    const row = { mix, threads, metric: label, drover: ours, peer: theirs, ratio, rounds: pairs.length }
-    if (metric === 'decodePerSecond') {
-      row.weightGBps = (ours * bytes(mix)) / 1e9
-      row.shareOfRead = median(pairs.map((pair) => (pair.ours * bytes(mix)) / 1e9 / pair.limits.readGBps))
-    }
-    if (metric === 'promptPerSecond') {
-      row.gflops = (ours * 2 * parameters.body) / 1e9
-      row.shareOfFma = median(pairs.map((pair) => (pair.ours * 2 * parameters.body) / 1e9 / pair.limits.fmaGflops))
-    }
-    rows.push(row)
-  }
-}
-const number = (value) => (value >= 100 ? value.toFixed(0) : value.toFixed(2))
-const limitOf = (row) =>
-  row.shareOfRead
-    ? `${row.weightGBps.toFixed(1)} GB/s, ${(row.shareOfRead * 100).toFixed(0)} % of read`
-    : row.shareOfFma
-      ? `${row.gflops.toFixed(0)} GFLOP/s, ${row.shareOfFma.toFixed(2)} of f32 FMA peak`
-      : ''
-const isa = Object.values(state.runs).find((run) => run.engine === 'drover')?.info.isa
-const version = Object.values(state.runs).find((run) => run.engine === 'node-llama-cpp')?.version
+// ---- the tables: all that the state holds, one per peer ----
+const ofEngine = (name) => Object.values(state.runs).find(({ engine }) => engine === name)
+const ours = ofEngine('drover')
+const probed = Object.values(state.runs).filter(({ engine }) => engine === 'limits')
+const ceilingText = [...new Set(probed.map(({ threads }) => threads))]
+  .sort((a, b) => a - b)
+  .map((threads) => `${threads} ${threads === 1 ? 'thread' : 'threads'}: ${summaryOf(ceilingsOf(state.runs, threads))}`)
+const { machine, commit } = state
 const markdown = [
-  `Shape ${options.shape}, ${state.machine.cpu}, ${state.machine.cpus} CPUs, drover ${state.commit} (${isa}), node-llama-cpp ${version}, Node ${state.machine.node}.`,
-  '',
-  '| file | threads | what | drover | node-llama-cpp | ratio | of the machine |',
-  '|---|---|---|---|---|---|---|',
-  ...rows.map(
-    (row) =>
-      `| ${row.mix} | ${row.threads} | ${row.metric} | ${number(row.drover)} | ${number(row.peer)} | **${row.ratio.toFixed(2)}** | ${limitOf(row)} |`,
-  ),
-  '',
-].join('\n')
-state.table = rows
+  `Shape ${options.shape}, ${machine.cpu}, ${machine.cpus} CPUs, drover ${commit} (${ours?.info.isa}), Node ${machine.node}.`,
+  `Ceilings, the best of all probes: ${ceilingText.join('; ')}.`,
+]
+state.tables = {}
+let worst = Number.POSITIVE_INFINITY
+let cells = 0
+for (const peer of Object.keys(engines).filter((name) => name !== 'drover' && name !== 'limits')) {
+  const rows = tableOf(state.runs, peer, costs(options.shape))
+  if (rows.length === 0) continue
+  state.tables[peer] = rows
+  markdown.push('', ...markdownOf(rows, `${peer} ${ofEngine(peer).version}`))
+  worst = rows.reduce((least, { ratio }) => Math.min(least, ratio), worst)
+  cells += rows.length
+}
 save()
-writeFileSync(stateFile.replace(/json$/, 'md'), markdown)
-console.log(markdown)
-const worst = rows.reduce((least, row) => Math.min(least, row.ratio), Number.POSITIVE_INFINITY)
-console.log(`worst ratio ${worst.toFixed(2)} over ${rows.length} cells; saved ${stateFile}`)
+writeFileSync(stateFile.replace(/json$/, 'md'), `${markdown.join('\n')}\n`)
+console.log(markdown.join('\n'))
+console.log(`\nworst ratio ${worst.toFixed(2)} over ${cells} cells; saved ${stateFile}`)

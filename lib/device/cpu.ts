@@ -13,7 +13,7 @@ import {
 } from '../program/program.js'
 import { encodeStep, type Step } from '../program/step.js'
 import type { DTypeName } from '../tensor.js'
-import type { Device, DeviceLoadOptions, DeviceProgram, DeviceSettings } from './device.js'
+import type { Device, DeviceLoadOptions, DeviceProgram, DeviceSettings, OpTime } from './device.js'
 import { type CpuInfo, type NativeProgram, type NativeRegion, nativeAddon } from './native.js'
 
 /** Turns what the addon throws into a DroverError that names the op. */
@@ -145,10 +145,16 @@ class CpuProgram implements DeviceProgram {
     this.#guard(() => this.#native.copyPage(from, to))
   }
 
-  profile(): BigUint64Array {
-    const out = new BigUint64Array(this.#program.ops.length)
-    this.#guard(() => this.#native.profile(out))
-    return out
+  profile(): readonly OpTime[] {
+    return this.#guard(() => {
+      const words = 2 + this.#native.threads()
+      const out = new BigUint64Array(this.#program.ops.length * words)
+      this.#native.profile(out)
+      return this.#program.ops.map((_, i) => {
+        const [start = 0n, end = 0n, ...busy] = out.subarray(i * words, (i + 1) * words)
+        return { start, end, busy }
+      })
+    })
   }
 
   memoryUsage(): Record<string, number> {

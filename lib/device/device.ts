@@ -19,6 +19,13 @@ export interface DeviceLoadOptions extends DeviceSettings {
   signal?: AbortSignal
 }
 
+/** When an op began and ended, and how long each worker was busy with it: nanoseconds, by the monotonic clock. */
+export interface OpTime {
+  readonly start: bigint
+  readonly end: bigint
+  readonly busy: readonly bigint[]
+}
+
 export interface DeviceProgram {
   /** Runs a step; rejects with E_ABORTED after abort(). One at a time: E_BUSY otherwise. */
   run(step: Step): Promise<void>
@@ -41,8 +48,8 @@ export interface DeviceProgram {
     positions: number,
   ): Float32Array
   copyPage(from: number, to: number): void
-  /** Nanoseconds per op of the last step that asked for a profile. */
-  profile(): BigUint64Array
+  /** Times of each op in the last step that asked for a profile; zeros for ops that did not run. */
+  profile(): readonly OpTime[]
   /** Bytes by arena. */
   memoryUsage(): Record<string, number>
   /** Aborts what runs, waits for its end, frees. Idempotent. */

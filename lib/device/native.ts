@@ -23,6 +23,7 @@ export interface NativeProgram {
   ): void
   copyPage(from: number, to: number): void
   profile(out: BigUint64Array): void
+  threads(): number
   memory(): Record<'activations' | 'kv' | 'prepared' | 'scratch' | 'mapped', number>
   release(): void
 }
@@ -46,6 +47,22 @@ export interface CpuInfo {
   l1dBytes: number
   l2Bytes: number
   l3Bytes: number
+  /** The instructions that multiply floats and bytes in the kernel set in use. */
+  floatPath: string
+  bytePath: string
+}
+
+/** What the machine can do at most, measured. Operations count two per multiply-add. */
+export interface Limits {
+  /** What each loop of the reading read. */
+  bufferBytes: number
+  readBytesPerSecond: number
+  /** Fused multiply-adds on f32. */
+  f32PerSecond: number
+  /** Products of bytes, summed as the integer kernels do. */
+  int8PerSecond: number
+  /** BF16 dot products; 0 where the CPU or the kernel set has none. */
+  bf16PerSecond: number
 }
 
 export interface NativeQuantizeOptions {
@@ -95,8 +112,8 @@ export interface NativeAddon {
     options: NativeQuantizeOptions,
     out: Uint8Array<ArrayBuffer>,
   ): void
-  /** Measures the machine for about a second, off the event loop. */
-  probe(threads: number): Promise<{ readBytesPerSecond: number; fmaFlopsPerSecond: number }>
+  /** Measures the machine for some seconds, off the event loop. */
+  probe(threads: number, bufferBytes: number): Promise<Limits>
 }
 
 let addon: NativeAddon | undefined

@@ -16,7 +16,7 @@ import {
 import type { Step } from '../program/step.js'
 import { rowBytes } from '../tensor.js'
 import { cpuDevice } from './cpu.js'
-import type { Device, DeviceLoadOptions, DeviceProgram, DeviceSettings } from './device.js'
+import type { Device, DeviceLoadOptions, DeviceProgram, DeviceSettings, OpTime } from './device.js'
 import { cachePlace, codesPerScale, type Machine, type ReferenceTensor, referenceOps } from './reference-ops.js'
 import { checkStep } from './reference-step.js'
 
@@ -75,10 +75,12 @@ const makeTensor = (program: Program, spec: Program['tensors'][number]): Referen
   }
 }
 
+const idle: OpTime = { start: 0n, end: 0n, busy: [0n] }
+
 class ReferenceProgram implements DeviceProgram {
   readonly #program: Program
   readonly #memory: Omit<Machine, 'step' | 'program'>
-  readonly #profile: BigUint64Array
+  readonly #profile: OpTime[]
   #busy = false
   #closed = false
   #cancelled = false
@@ -93,7 +95,7 @@ class ReferenceProgram implements DeviceProgram {
       weights,
       cache: { keys: new Float32Array(cached), values: new Float32Array(cached) },
     }
-    this.#profile = new BigUint64Array(program.ops.length)
+    this.#profile = program.ops.map(() => idle)
     const bytes = Object.values(this.memoryUsage()).reduce((sum, part) => sum + part, 0)
     if (memoryBudget > 0 && bytes > memoryBudget) {
       throw new DroverError('E_MEMORY', 'the program needs more than its budget', {
@@ -136,16 +138,18 @@ class ReferenceProgram implements DeviceProgram {
     checkStep(this.#program, step)
     const machine: Machine = { program: this.#program, ...this.#memory, step }
     const { firstOp = 0, endOp = this.#program.ops.length, profile = false } = step
+    if (profile) this.#profile.fill(idle)
     return this.#program.ops.slice(firstOp, endOp).map(({ op, args, name }, i) => () => {
       const implementation = referenceOps[op]
       // Sampling ops without parameters do nothing, here as there.
-      const idle = implementation === undefined && step.sampling === undefined
-      if (implementation === undefined && !idle) {
+      if (implementation === undefined && step.sampling !== undefined) {
         throw new DroverError('E_UNSUPPORTED', 'the reference device has no such op', { field: name, found: op })
       }
       const start = process.hrtime.bigint()
       implementation?.(machine, args)
-      if (profile) this.#profile[firstOp + i] = process.hrtime.bigint() - start
+      if (!profile) return
+      const end = process.hrtime.bigint()
+      this.#profile[firstOp + i] = { start, end, busy: [end - start] }
     })
   }
 
@@ -226,7 +230,7 @@ class ReferenceProgram implements DeviceProgram {
     throw new DroverError('E_RANGE', 'page out of range', { found: page, expected: pages })
   }
 
-  profile(): BigUint64Array {
+  profile(): readonly OpTime[] {
     this.#check()
     return this.#profile.slice()
   }

@@ -9,13 +9,14 @@ import {
   checkString,
 } from '../check.js'
 import { cpu, cpuDevice } from '../device/cpu.js'
-import type { DeviceProgram } from '../device/device.js'
+import type { DeviceProgram, OpTime } from '../device/device.js'
 import { DroverError, throwIfAborted } from '../errors.js'
 import { metadataNumber } from '../format/gguf-metadata.js'
 import { PagePool } from '../memory/pages.js'
 import { type OpenedModel, openModel } from '../model/open.js'
 import { planProgram } from '../program/plan.js'
 import { type Program, pagePositions } from '../program/program.js'
+import type { Step } from '../program/step.js'
 import { type ChatMessage, type ChatOptions, encodeChat } from '../text/chat.js'
 import { chatTemplateOf } from '../text/chat-template.js'
 import { loadTokenizer, tokenizerFromGguf } from '../text/load.js'
@@ -260,6 +261,12 @@ interface Parts {
   ends: readonly number[]
 }
 
+/** A step of a generation, and the times of its ops. */
+export interface ProfiledStep {
+  readonly step: Step
+  readonly times: readonly OpTime[]
+}
+
 /** A loaded model. Any number of calls may be in flight at once; `close()` ends them. */
 export class LanguageModel implements AsyncDisposable {
   readonly info: LanguageModelInfo
@@ -390,6 +397,18 @@ export class LanguageModel implements AsyncDisposable {
     }
     const meanLoss = sum / count
     return { perplexity: Math.exp(meanLoss), meanLoss, tokens: count }
+  }
+
+  /** @internal Measures every step of a generation and hands it to `take`; undefined: no more. */
+  profileSteps(take: ((profiled: ProfiledStep) => void) | undefined): void {
+    this.#check()
+    const { loaded } = this.#parts
+    this.#scheduler.onStep = take === undefined ? undefined : (step) => take({ step, times: loaded.profile() })
+  }
+
+  /** @internal */
+  get program(): Program {
+    return this.#parts.program
   }
 
   /** Bytes by arena; mapped files apart. */

@@ -78,6 +78,8 @@ export class Scheduler {
   #running: readonly Entry[] = []
   /** The step that runs repeats one that was aborted. */
   #repeats = false
+  /** Called behind every step of sequences, which it makes the device measure. */
+  onStep: ((step: Step) => void) | undefined
   #loop: Promise<void> | undefined
   #end: DroverError | undefined
 
@@ -183,7 +185,9 @@ export class Scheduler {
     try {
       const entries = this.#plan()
       this.#running = entries
-      await this.#program.run(this.#stepOf(entries))
+      const step = this.#stepOf(entries)
+      await this.#program.run(step)
+      if (step.profile) this.onStep?.(step)
       this.#repeats = false
       this.#take(entries)
     } catch (error) {
@@ -344,7 +348,8 @@ export class Scheduler {
       cacheStart: sequence.cached,
       pages: sequence.pages,
     }))
-    return { tokens, positions, sequences, outputRows, sampling, endOp: this.#points.endOp }
+    const profile = this.onStep !== undefined
+    return { tokens, positions, sequences, outputRows, sampling, endOp: this.#points.endOp, profile }
   }
 
   #take(entries: readonly Entry[]): void {

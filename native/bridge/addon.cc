@@ -34,6 +34,8 @@ Napi::Value cpu(const Napi::CallbackInfo& info) {
   count("l1dBytes", static_cast<double>(cpu.l1d_bytes));
   count("l2Bytes", static_cast<double>(cpu.l2_bytes));
   count("l3Bytes", static_cast<double>(cpu.l3_bytes));
+  text("floatPath", cpu.float_path);
+  text("bytePath", cpu.byte_path);
   return result;
 }
 
@@ -93,7 +95,7 @@ Napi::Value prepared_bytes(const Napi::CallbackInfo& info) {
 struct ProbeMessage : Message {
   Napi::Promise::Deferred deferred;
   std::shared_ptr<Mailbox> mailbox;
-  double read = 0, fma = 0;
+  drover_limits limits{};
   int code = DROVER_OK;
   drover_error error{};
   ProbeMessage(Napi::Env env, std::shared_ptr<Mailbox> box)
@@ -105,22 +107,27 @@ struct ProbeMessage : Message {
       return;
     }
     Napi::Object result = Napi::Object::New(env);
-    result.Set("readBytesPerSecond", Napi::Number::New(env, read));
-    result.Set("fmaFlopsPerSecond", Napi::Number::New(env, fma));
+    result.Set("bufferBytes", Napi::Number::New(env, static_cast<double>(limits.buffer_bytes)));
+    result.Set("readBytesPerSecond", Napi::Number::New(env, limits.read_bytes_per_second));
+    result.Set("f32PerSecond", Napi::Number::New(env, limits.f32_per_second));
+    result.Set("int8PerSecond", Napi::Number::New(env, limits.int8_per_second));
+    result.Set("bf16PerSecond", Napi::Number::New(env, limits.bf16_per_second));
     deferred.Resolve(result);
   }
 };
 
-// probe(threads: number): Promise<{ readBytesPerSecond, fmaFlopsPerSecond }>
+// probe(threads: number, bufferBytes: number): Promise<the limits, as above>
 Napi::Value probe(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const std::shared_ptr<Mailbox> mailbox = env.GetInstanceData<AddonData>()->mailbox;
   ProbeMessage* message = new ProbeMessage(env, mailbox);
   const Napi::Promise promise = message->deferred.Promise();
   const uint32_t threads = info[0].IsNumber() ? argument(info, 0) : 0;
+  const double wanted = info[1].IsNumber() ? info[1].As<Napi::Number>().DoubleValue() : 0;
+  const uint64_t bytes = wanted > 0 && wanted < 1e15 ? static_cast<uint64_t>(wanted) : 0;
   mailbox->open(env);
-  std::thread([message, mailbox, threads] {
-    message->code = drover_probe(threads, &message->read, &message->fma, &message->error);
+  std::thread([message, mailbox, threads, bytes] {
+    message->code = drover_probe(threads, bytes, &message->limits, &message->error);
     mailbox->post(message);
   }).detach();
   return promise;

@@ -153,7 +153,8 @@ Napi::Function Program::define(Napi::Env env) {
                       InstanceMethod<&Program::abort>("abort"), InstanceMethod<&Program::read>("read"),
                       InstanceMethod<&Program::write>("write"), InstanceMethod<&Program::read_kv>("readKv"),
                       InstanceMethod<&Program::copy_page>("copyPage"), InstanceMethod<&Program::profile>("profile"),
-                      InstanceMethod<&Program::memory>("memory"), InstanceMethod<&Program::release>("release")});
+                      InstanceMethod<&Program::threads>("threads"), InstanceMethod<&Program::memory>("memory"),
+                      InstanceMethod<&Program::release>("release")});
 }
 
 Program::Program(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Program>(info) {
@@ -267,11 +268,15 @@ Napi::Value Program::profile(const Napi::CallbackInfo& info) {
   Span out;
   drover_error error{};
   if (!usable(info.Env()) || !span_of(info[0], &out)) return info.Env().Undefined();
-  if (drover_program_profile(program_, reinterpret_cast<uint64_t*>(out.data), static_cast<uint32_t>(out.bytes / 8),
-                             &error) != DROVER_OK) {
+  if (drover_program_profile(program_, reinterpret_cast<uint64_t*>(out.data), out.bytes / 8, &error) != DROVER_OK)
     throw_error(info.Env(), error);
-  }
   return info.Env().Undefined();
+}
+
+// threads(): number
+Napi::Value Program::threads(const Napi::CallbackInfo& info) {
+  if (!usable(info.Env())) return info.Env().Undefined();
+  return Napi::Number::New(info.Env(), drover_program_threads(program_));
 }
 
 Napi::Value Program::memory(const Napi::CallbackInfo& info) {

@@ -24,6 +24,7 @@ class Program : public Napi::ObjectWrap<Program> {
   Napi::Value read_kv(const Napi::CallbackInfo& info);
   Napi::Value copy_page(const Napi::CallbackInfo& info);
   Napi::Value profile(const Napi::CallbackInfo& info);
+  Napi::Value threads(const Napi::CallbackInfo& info);
   Napi::Value memory(const Napi::CallbackInfo& info);
   Napi::Value release(const Napi::CallbackInfo& info);
   // False, with an exception pending, once released.

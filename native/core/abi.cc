@@ -271,12 +271,15 @@ int drover_program_copy_page(drover_program* program, uint32_t from, uint32_t to
   return DROVER_OK;
 }
 
-int drover_program_profile(drover_program* program, uint64_t* out_ns, uint32_t count, drover_error* error) {
+uint32_t drover_program_threads(const drover_program* program) { return program->threads; }
+
+int drover_program_profile(drover_program* program, uint64_t* out, uint64_t count, drover_error* error) {
   if (count != program->profile.size()) {
-    return fail(error, DROVER_SHAPE, -1, count, static_cast<int64_t>(program->profile.size()), "one number per op");
+    return fail(error, DROVER_SHAPE, -1, static_cast<int64_t>(count), static_cast<int64_t>(program->profile.size()),
+                "2 + threads numbers per op");
   }
   if (!claim(program)) return busy(error);
-  for (uint32_t i = 0; i < count; i++) out_ns[i] = program->profile[i];
+  if (count != 0) std::memcpy(out, program->profile.data(), count * sizeof *out);
   unclaim(program);
   return DROVER_OK;
 }

@@ -150,6 +150,10 @@ Machine read_machine() {
   m.info.l1d_bytes = cpus.l1d_bytes;
   m.info.l2_bytes = cpus.l2_bytes;
   m.info.l3_bytes = cpus.l3_bytes;
+  if (m.kernels != nullptr) {
+    m.info.float_path = m.kernels->float_path;
+    m.info.byte_path = m.kernels->byte_path;
+  }
   return m;
 }
 

@@ -135,7 +135,8 @@ drover_code load_program(drover_program& p, const drover_load_options& options, 
     if ((w.flags & kDecode) != 0) w.decoded = reinterpret_cast<const float*>(at);
   }
   for (Tensor& tensor : p.tensors) tensor.data = p.activations.data() + tensor.offset;
-  p.profile.assign(p.ops.size(), 0);
+  p.profile.assign(p.ops.size() * profile_words(p.threads), 0);
+  p.worker_times.assign(p.threads, {});
   p.page_writer.assign(p.kv_pages, 0);
   p.page_step.assign(p.kv_pages, 0);
   return DROVER_OK;

@@ -131,6 +131,26 @@ void pool_submit(Job* job) {
 
 void Team::run(uint32_t count, Function function, void* context) {
   if (count == 0) return;
+  if (times_ == nullptr) return share(count, function, context);
+  struct Timed {
+    Function function;
+    void* context;
+    WorkerTime* times;
+  } timed{function, context, times_};
+  const uint64_t start = now_ns();
+  share(
+      count,
+      [](void* opaque, uint32_t task, uint32_t worker) {
+        const Timed& t = *static_cast<Timed*>(opaque);
+        const uint64_t begin = now_ns();
+        t.function(t.context, task, worker);
+        t.times[worker].busy_ns += now_ns() - begin;
+      },
+      &timed);
+  parallel_ns_ += now_ns() - start;
+}
+
+void Team::share(uint32_t count, Function function, void* context) {
   if (threads_ == 1 || count == 1) {
     for (uint32_t task = 0; task < count && !cancelled(); task++) function(context, task, 0);
     return;

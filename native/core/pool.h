@@ -5,9 +5,21 @@
 #define DROVER_CORE_POOL_H_
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 
 namespace drover {
+
+inline uint64_t now_ns() {
+  return static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+          .count());
+}
+
+// A worker's time in tasks; a cache line of its own, for all workers add to theirs at the same time.
+struct alignas(64) WorkerTime {
+  uint64_t busy_ns = 0;
+};
 
 // One step's run on the pool; made on the leader's stack.
 class Team {
@@ -15,6 +27,10 @@ class Team {
   Team(uint32_t threads, const std::atomic<int32_t>* cancel) : threads_(threads), cancel_(cancel) {}
   uint32_t threads() const { return threads_; }
   bool cancelled() const { return cancel_ != nullptr && cancel_->load(std::memory_order_relaxed) != 0; }
+  // From here on every task's time is added to its worker's; null: no clock is looked at.
+  void measure(WorkerTime* times) { times_ = times; }
+  // Nanoseconds that the leader has spent in parallel(), measured as above.
+  uint64_t parallel_ns() const { return parallel_ns_; }
   // Calls body(task, worker) for every task in [0, count), worker in [0, threads); returns when all are done. After a
   // cancel the remaining tasks are skipped.
   template <typename Body>
@@ -27,8 +43,11 @@ class Team {
  private:
   using Function = void (*)(void* context, uint32_t task, uint32_t worker);
   void run(uint32_t count, Function function, void* context);
+  void share(uint32_t count, Function function, void* context);
   uint32_t threads_;
   const std::atomic<int32_t>* cancel_;
+  WorkerTime* times_ = nullptr;
+  uint64_t parallel_ns_ = 0;
 };
 
 struct Job {

@@ -1,7 +1,9 @@
 // The machine's limits, measured on the pool with the kernel set in use.
 #include <chrono>
 #include <condition_variable>
+#include <cstring>
 #include <mutex>
+#include <vector>
 
 #include "cpu.h"
 #include "program.h"
@@ -10,14 +12,19 @@
 namespace drover {
 namespace {
 
-constexpr uint64_t kReadBytes = 512u << 20;
+// A limit is the best of so many loops: whatever else runs on the machine can only slow one down.
+constexpr uint32_t kReadLoops = 8, kComputeLoops = 24;
 constexpr uint32_t kReadTasks = 64;
-constexpr uint32_t kFmaRounds = 2'000'000, kRepeats = 5;
+constexpr uint64_t kReadUnit = 256, kLeastBuffer = 1u << 20, kUsualBuffer = 512u << 20;
+// Of a loop in registers: long beside a turn of the pool, short beside a turn of the system's scheduler.
+constexpr double kLoopSeconds = 0.005;
+
+using Loop = uint64_t (*)(uint32_t rounds);
 
 struct Probe : Job {
   uint32_t threads;
   Arena arena;
-  double read = 0, fma = 0;
+  drover_limits limits{};
   uint64_t sink = 0;
   std::mutex mutex;
   std::condition_variable wake;
@@ -28,34 +35,56 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-void run_probe(Job* base) {
-  Probe& probe = *static_cast<Probe*>(base);
-  const KernelTable& kernels = *machine().kernels;
-  Team team(probe.threads, nullptr);
+double read_rate(Probe& probe, Team& team, const KernelTable& kernels) {
+  double best = 0;
   uint64_t sums[kReadTasks] = {};
-  for (uint32_t repeat = 0; repeat <= kRepeats; repeat++) {  // the first pass touches the pages
+  const uint64_t portion = probe.arena.bytes() / kReadTasks / kReadUnit * kReadUnit;
+  for (uint32_t loop = 0; loop <= kReadLoops; loop++) {  // the first one touches the pages
     const auto start = std::chrono::steady_clock::now();
     team.parallel(kReadTasks, [&](uint32_t task, uint32_t) {
-      const uint64_t portion = kReadBytes / kReadTasks;
-      if (repeat == 0) {
-        for (uint64_t i = 0; i < portion; i += 4096) probe.arena.data()[task * portion + i] = 1;
+      uint8_t* data = probe.arena.data() + task * portion;
+      if (loop == 0) {
+        for (uint64_t i = 0; i < portion; i += 4096) data[i] = 1;
+      } else {
+        sums[task] += kernels.read_bytes(data, portion);
       }
-      sums[task] += kernels.read_bytes(probe.arena.data() + task * portion, portion);
     });
-    const double rate = static_cast<double>(kReadBytes) / seconds_since(start);
-    if (repeat > 0 && rate > probe.read) probe.read = rate;
-  }
-  for (uint32_t repeat = 0; repeat < kRepeats; repeat++) {
-    uint64_t operations[64] = {};
-    const auto start = std::chrono::steady_clock::now();
-    team.parallel(probe.threads,
-                  [&](uint32_t task, uint32_t) { operations[task % 64] = kernels.fma_loop(kFmaRounds); });
-    const double elapsed = seconds_since(start);
-    double total = 0;
-    for (const uint64_t count : operations) total += static_cast<double>(count);
-    if (total / elapsed > probe.fma) probe.fma = total / elapsed;
+    const double rate = static_cast<double>(portion * kReadTasks) / seconds_since(start);
+    if (loop > 0 && rate > best) best = rate;
   }
   for (const uint64_t sum : sums) probe.sink += sum;
+  return best;
+}
+
+// Operations per second of all workers together.
+double compute_rate(Team& team, Loop loop) {
+  std::vector<uint64_t> operations(team.threads());
+  const auto run = [&](uint32_t rounds) {
+    const auto start = std::chrono::steady_clock::now();
+    team.parallel(team.threads(), [&](uint32_t task, uint32_t) { operations[task] = loop(rounds); });
+    return seconds_since(start);
+  };
+  uint32_t rounds = 1024;
+  while (rounds < (1u << 28) && run(rounds) < kLoopSeconds) rounds *= 2;
+  double best = 0;
+  for (uint32_t i = 0; i < kComputeLoops; i++) {
+    const double seconds = run(rounds);
+    double total = 0;
+    for (const uint64_t count : operations) total += static_cast<double>(count);
+    if (total / seconds > best) best = total / seconds;
+  }
+  return best;
+}
+
+void run_probe(Job* base) {
+  Probe& probe = *static_cast<Probe*>(base);
+  const Machine& m = machine();
+  Team team(probe.threads, nullptr);
+  probe.limits.read_bytes_per_second = read_rate(probe, team, *m.kernels);
+  probe.limits.f32_per_second = compute_rate(team, m.kernels->fma_loop);
+  probe.limits.int8_per_second = compute_rate(team, m.kernels->byte_dot_loop);
+  if (m.kernels->bf16_dot_loop != nullptr && std::strstr(m.info.features, "avx512_bf16") != nullptr)
+    probe.limits.bf16_per_second = compute_rate(team, m.kernels->bf16_dot_loop);
   const std::lock_guard<std::mutex> lock(probe.mutex);
   probe.finished = true;
   probe.wake.notify_one();
@@ -64,7 +93,7 @@ void run_probe(Job* base) {
 }  // namespace
 }  // namespace drover
 
-int drover_probe(uint32_t threads, double* read_bytes_per_second, double* fma_flops_per_second, drover_error* error) {
+int drover_probe(uint32_t threads, uint64_t buffer_bytes, drover_limits* out, drover_error* error) {
   using namespace drover;
   const Machine& m = machine();
   if (m.kernels == nullptr) {
@@ -73,13 +102,16 @@ int drover_probe(uint32_t threads, double* read_bytes_per_second, double* fma_fl
   }
   Probe probe;
   probe.threads = threads == 0 || threads > pool_threads() ? pool_threads() : threads;
-  if (!probe.arena.allocate(kReadBytes))
-    return fail(error, DROVER_MEMORY, -1, kReadBytes, 0, "the system refuses memory");
+  const uint64_t beyond_caches = m.info.l3_bytes * 8 > kUsualBuffer ? m.info.l3_bytes * 8 : kUsualBuffer;
+  const uint64_t wanted = buffer_bytes == 0 ? beyond_caches : buffer_bytes;
+  const uint64_t bytes = wanted < kLeastBuffer ? kLeastBuffer : wanted;
+  if (!probe.arena.allocate(bytes))
+    return fail(error, DROVER_MEMORY, -1, static_cast<int64_t>(bytes), 0, "the system refuses memory");
+  probe.limits.buffer_bytes = bytes;
   probe.run = run_probe;
   pool_submit(&probe);
   std::unique_lock<std::mutex> lock(probe.mutex);
   probe.wake.wait(lock, [&] { return probe.finished; });
-  *read_bytes_per_second = probe.read;
-  *fma_flops_per_second = probe.fma;
+  *out = probe.limits;
   return DROVER_OK;
 }

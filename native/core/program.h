@@ -125,7 +125,8 @@ struct drover_program {
   uint64_t arena_bytes = 0, scratch_stride = 0, mapped_bytes = 0;
   uint32_t threads = 1;
 
-  std::vector<uint64_t> profile;      // nanoseconds per op
+  std::vector<uint64_t> profile;  // profile_words per op, see drover_program_profile
+  std::vector<drover::WorkerTime> worker_times;
   std::vector<uint32_t> page_writer;  // per page: the sequence that writes it in step `page_step`
   std::vector<uint32_t> page_step;
   uint32_t step_number = 0;
@@ -139,6 +140,8 @@ struct drover_program {
 };
 
 namespace drover {
+
+inline uint32_t profile_words(uint32_t threads) { return 2 + threads; }
 
 // What an op sees while it runs.
 struct Run {

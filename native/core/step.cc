@@ -1,6 +1,4 @@
 // Checks a step's dynamic inputs and runs its ops.
-#include <chrono>
-
 #include "ops/op.h"
 #include "program.h"
 #include "status.h"
@@ -89,6 +87,20 @@ drover_code check_sequences(drover_program& p, Step& step, const uint32_t* words
   return DROVER_OK;
 }
 
+// Runs an op and writes its line of the profile: start, end, and the nanoseconds that each worker was busy.
+void run_timed(const Run& run, uint32_t index) {
+  drover_program& p = run.program;
+  uint64_t* line = p.profile.data() + index * profile_words(p.threads);
+  for (WorkerTime& time : p.worker_times) time.busy_ns = 0;
+  const uint64_t parallel = run.team.parallel_ns();
+  line[0] = now_ns();
+  kOps[p.ops[index].opcode].implementation->run(run, p.ops[index]);
+  line[1] = now_ns();
+  // What an op does outside of parallel(), its leader does alone.
+  p.worker_times[0].busy_ns += line[1] - line[0] - (run.team.parallel_ns() - parallel);
+  for (uint32_t worker = 0; worker < p.threads; worker++) line[2 + worker] = p.worker_times[worker].busy_ns;
+}
+
 }  // namespace
 
 drover_code decode_step(drover_program& p, const uint32_t* words, uint64_t count, Step& step, drover_error* error) {
@@ -153,12 +165,15 @@ drover_code run_step(drover_program& p, const Step& step, drover_error* error) {
   Team team(p.threads, &p.cancel);
   const Run run{p, step, team};
   const bool profile = (step.flags & kStepProfile) != 0;
+  if (profile) {
+    p.profile.assign(p.profile.size(), 0);
+    team.measure(p.worker_times.data());
+  }
   for (uint32_t i = step.first_op; i < step.end_op; i++) {
-    const auto start = profile ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point{};
-    kOps[p.ops[i].opcode].implementation->run(run, p.ops[i]);
     if (profile) {
-      p.profile[i] = static_cast<uint64_t>(
-          std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count());
+      run_timed(run, i);
+    } else {
+      kOps[p.ops[i].opcode].implementation->run(run, p.ops[i]);
     }
     if (team.cancelled()) return fail(error, DROVER_ABORTED, static_cast<int32_t>(i), 0, 0, "the step was aborted");
   }

@@ -58,6 +58,8 @@ typedef struct drover_cpu_info {
   uint32_t threads;           /* workers of the pool */
   const char* threads_reason; /* one sentence */
   uint64_t l1d_bytes, l2_bytes, l3_bytes;
+  const char* float_path; /* the instructions that multiply floats and bytes in the kernel set in use, for people */
+  const char* byte_path;
 } drover_cpu_info;
 
 /* Chooses the kernel set on first use; DROVER_ISA in the environment forces one (DROVER_ISA code when it names none
@@ -83,9 +85,17 @@ uint64_t drover_prepared_bytes(uint32_t dtype, uint32_t rows, uint32_t cols);
  * when it has no prepared form. */
 uint32_t drover_gemm_activations(uint32_t dtype);
 
-/* Measures this machine's limits with `threads` threads (0: the pool's), blocking for about a second: bytes per second
- * read from memory, and f32 fused multiply-add FLOP per second (two per FMA) of the kernel set in use. */
-int drover_probe(uint32_t threads, double* read_bytes_per_second, double* fma_flops_per_second, drover_error* error);
+/* What the machine can do at most. Operations count two per multiply-add. */
+typedef struct drover_limits {
+  uint64_t buffer_bytes; /* what each loop of the reading read */
+  double read_bytes_per_second;
+  double f32_per_second;  /* fused multiply-adds */
+  double int8_per_second; /* products of bytes, summed as the integer kernels do */
+  double bf16_per_second; /* BF16 dot products; 0 where the CPU or the kernel set has none */
+} drover_limits;
+/* Measures the limits of `threads` threads (0: the pool's) with the kernel set in use, each as the best of many loops.
+ * Reads `buffer_bytes` of memory (0: eight times the last cache, at least 512 MiB). Blocks for some seconds. */
+int drover_probe(uint32_t threads, uint64_t buffer_bytes, drover_limits* out, drover_error* error);
 
 /* ---- number formats ---- */
 
@@ -153,8 +163,12 @@ int drover_program_read_kv(drover_program* program, uint32_t layer, uint32_t kv_
 /* Copies one KV page onto another (prefix sharing: a page is copied before it is written to). */
 int drover_program_copy_page(drover_program* program, uint32_t from, uint32_t to, drover_error* error);
 
-/* Nanoseconds spent in each op during the last step that asked for it (step flag 1). `out` holds one per op. */
-int drover_program_profile(drover_program* program, uint64_t* out_ns, uint32_t count, drover_error* error);
+/* Workers of this program's steps. */
+uint32_t drover_program_threads(const drover_program* program);
+/* Times of the last step that asked for it (step flag 1), 2 + threads numbers per op: when it began and ended, by the
+ * monotonic clock, and how long each worker was busy with it; all in nanoseconds, zeros for ops that did not run. `out`
+ * holds `count` numbers, as many as all ops have. */
+int drover_program_profile(drover_program* program, uint64_t* out, uint64_t count, drover_error* error);
 
 typedef struct drover_memory {
   uint64_t activations, kv, prepared, scratch; /* bytes that we allocated */

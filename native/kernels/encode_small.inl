@@ -186,7 +186,7 @@ void encode_mxfp4(const float* x, const float* w, uint8_t* out) {
   put_nibbles(codes, out + 1);
 }
 
-void fill_encode(KernelTable& table) {
+constexpr void fill_encode(KernelTable& table) {
 #define DROVER_ENCODE(name) table.encode[static_cast<uint32_t>(DType::name)] = encode_##name
   DROVER_ENCODE(q8_0);
   DROVER_ENCODE(q4_0);

@@ -100,9 +100,15 @@ struct KernelTable {
   SampleFunction sample_row;  // sampling.h
   // By the format that is written; null: not a block format, or not written. encode_row (encode.h) calls them.
   EncodeFunction encode[kDTypeCount];
-  // For measuring the machine: reads all bytes (a multiple of 256); runs fused multiply-adds, returns the FLOP done.
+  // For measuring the machine: read_bytes reads all of `data` (a multiple of 256 bytes); the loops compute in registers
+  // and return the operations done, two per multiply-add.
   uint64_t (*read_bytes)(const uint8_t* data, uint64_t bytes);
   uint64_t (*fma_loop)(uint32_t rounds);
+  uint64_t (*byte_dot_loop)(uint32_t rounds);
+  uint64_t (*bf16_dot_loop)(uint32_t rounds);  // null in most sets; runs on CPUs with avx512_bf16 only
+  // The instructions that multiply floats and bytes, for people.
+  const char* float_path;
+  const char* byte_path;
 };
 
 // Rows of queries a task of attention takes at most (times heads / kv_heads = rows of its score tile).

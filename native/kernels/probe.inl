@@ -1,4 +1,4 @@
-// Loops that reach the machine's limits and nothing else: reading memory, and fused multiply-adds in registers.
+// Loops that reach the machine's limits and nothing else: reading memory, and multiply-adds in registers.
 namespace drover {
 namespace {
 
@@ -16,33 +16,96 @@ uint64_t read_bytes(const uint8_t* data, uint64_t bytes) {
   return static_cast<uint64_t>(i_sum(i_add(i_add(sums[0], sums[1]), i_add(sums[2], sums[3]))));
 }
 
-uint64_t fma_loop(uint32_t rounds) {
+// Independent chains: as many as hide the latency of two ports, and no more than registers hold.
 #ifdef DROVER_AVX512
-  constexpr uint32_t kChains = 10;  // hides the latency of two ports and stays in registers
+constexpr uint32_t kFmaChains = 10;
 #else
-  constexpr uint32_t kChains = 6;
+constexpr uint32_t kFmaChains = 6;
 #endif
+
+uint64_t fma_loop(uint32_t rounds) {
   // Lanes differ: the compiler would compute two halves that are equal only once.
   float start[32];
   for (uint32_t i = 0; i < 32; i++) start[i] = static_cast<float>(i);
-  F32x16 chain[kChains];
+  F32x16 chain[kFmaChains];
 #pragma GCC unroll 10
-  for (uint32_t c = 0; c < kChains; c++) chain[c] = f_load(start + c);
+  for (uint32_t c = 0; c < kFmaChains; c++) chain[c] = f_load(start + c);
   const F32x16 a = f_set(0.999f), b = f_set(0.001f);
   for (uint32_t i = 0; i < rounds; i++) {
 #pragma GCC unroll 10
-    for (uint32_t c = 0; c < kChains; c++) chain[c] = f_fma(chain[c], a, b);
+    for (uint32_t c = 0; c < kFmaChains; c++) chain[c] = f_fma(chain[c], a, b);
   }
   F32x16 sum = chain[0];
 #pragma GCC unroll 10
-  for (uint32_t c = 1; c < kChains; c++) sum = f_add(sum, chain[c]);
+  for (uint32_t c = 1; c < kFmaChains; c++) sum = f_add(sum, chain[c]);
   // The result decides nothing but must be computed.
-  return uint64_t{rounds} * kChains * 16 * 2 + (f_sum(sum) < 0 ? 1 : 0);
+  return uint64_t{rounds} * kFmaChains * 16 * 2 + (f_sum(sum) < 0 ? 1 : 0);
 }
+
+// Products as the integer kernels make them. Where sums have 16 bits they are widened as rarely as codes of 4 bits
+// allow: no kernel can do with less, so this is the limit of them all.
+uint64_t byte_dot_loop(uint32_t rounds) {
+  constexpr uint32_t kChains = kDot32 ? 10 : 6;
+  uint8_t ones[64];
+  for (uint8_t& one : ones) one = 1;
+  int8_t x[4] = {1, 1, 1, 1};
+  __asm__("" : "+m"(x));  // else plain C++ would add without multiplying
+  Bytes codes = b_load(ones);
+  ColI total = i_columns(0);
+  Sum sums[kChains];
+#pragma GCC unroll 10
+  for (uint32_t c = 0; c < kChains; c++) sums[c] = s_begin(total);
+  for (uint32_t i = 0; i < rounds; i++) {
+#pragma GCC unroll 8
+    for (uint32_t group = 0; group < kGroups15; group++) {
+#pragma GCC unroll 10
+      for (uint32_t c = 0; c < kChains; c++) {
+        codes = b_opaque(codes);
+        sums[c] = s_dot(sums[c], codes, x);
+      }
+    }
+    if constexpr (!kDot32) {
+#pragma GCC unroll 10
+      for (uint32_t c = 0; c < kChains; c++) {
+        total = s_total(sums[c], total);
+        sums[c] = s_begin(total);
+      }
+    }
+  }
+#pragma GCC unroll 10
+  for (uint32_t c = 0; c < kChains; c++) total = s_total(sums[c], total);
+  float lanes[kColumns];
+  c_store(lanes, c_from(total));
+  return uint64_t{rounds} * kGroups15 * kChains * kColumns * 4 * 2 + (lanes[0] == 0.5f ? 1 : 0);
+}
+
+#ifdef DROVER_AVX512
+__attribute__((target("avx512bf16"))) uint64_t bf16_dot_loop(uint32_t rounds) {
+  __m512 chain[kFmaChains];
+#pragma GCC unroll 10
+  for (uint32_t c = 0; c < kFmaChains; c++) chain[c] = _mm512_set1_ps(static_cast<float>(c));
+  const __m512bh a = _mm512_cvtne2ps_pbh(_mm512_set1_ps(0.5f), _mm512_set1_ps(0.25f));
+  const __m512bh b = _mm512_cvtne2ps_pbh(_mm512_set1_ps(-0.5f), _mm512_set1_ps(0.5f));
+  for (uint32_t i = 0; i < rounds; i++) {
+#pragma GCC unroll 10
+    for (uint32_t c = 0; c < kFmaChains; c++) chain[c] = _mm512_dpbf16_ps(chain[c], a, b);
+  }
+  __m512 sum = chain[0];
+#pragma GCC unroll 10
+  for (uint32_t c = 1; c < kFmaChains; c++) sum = _mm512_add_ps(sum, chain[c]);
+  return uint64_t{rounds} * kFmaChains * 32 * 2 + (_mm512_reduce_add_ps(sum) == 0.5f ? 1 : 0);
+}
+#endif
 
 constexpr void fill_probe(KernelTable& table) {
   table.read_bytes = read_bytes;
   table.fma_loop = fma_loop;
+  table.byte_dot_loop = byte_dot_loop;
+#ifdef DROVER_AVX512
+  table.bf16_dot_loop = bf16_dot_loop;
+#endif
+  table.float_path = kFmaPath;
+  table.byte_path = kDotPath;
 }
 
 }  // namespace

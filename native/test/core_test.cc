@@ -206,10 +206,31 @@ void check_access() {
   CHECK(drover_program_read_kv(p, 1, 0, 0, pages, 1, keys.data(), &error) != DROVER_OK, "no such layer");
   CHECK(drover_program_read_kv(p, 0, 2, 0, pages, 1, keys.data(), &error) != DROVER_OK, "no such head");
   CHECK(drover_program_read_kv(p, 0, 0, 2, pages, 1, keys.data(), &error) != DROVER_OK, "neither key nor value");
-  std::vector<uint64_t> profile(loaded.everything.op_count);
-  const uint32_t count = loaded.everything.op_count;
-  CHECK(drover_program_profile(p, profile.data(), count, &error) == DROVER_OK && profile[0] > 0, "profile");
-  CHECK(drover_program_profile(p, profile.data(), count - 1, &error) == DROVER_SHAPE, "a profile of other length");
+  const uint32_t threads = drover_program_threads(p), per_op = 2 + threads;
+  std::vector<uint64_t> profile(uint64_t{loaded.everything.op_count} * per_op);
+  CHECK(drover_program_profile(p, profile.data(), profile.size(), &error) == DROVER_OK, "%s", error.message);
+  for (uint32_t i = 0; i < loaded.everything.op_count; i++) {
+    const uint64_t* line = profile.data() + uint64_t{i} * per_op;
+    CHECK(line[0] > 0 && line[1] >= line[0] && (i == 0 || line[0] >= *(line - per_op + 1)), "op %u follows the last",
+          i);
+    uint64_t busy = 0;
+    for (uint32_t worker = 0; worker < threads; worker++) {
+      CHECK(line[2 + worker] <= line[1] - line[0], "op %u: worker %u is busy for longer than it lasts", i, worker);
+      busy += line[2 + worker];
+    }
+    CHECK(busy > 0 || line[1] == line[0], "op %u: nobody works", i);
+  }
+  CHECK(drover_program_profile(p, profile.data(), profile.size() - 1, &error) == DROVER_SHAPE, "another length");
+}
+
+void check_probe() {
+  drover_limits limits{};
+  drover_error error{};
+  CHECK(drover_probe(1, 4u << 20, &limits, &error) == DROVER_OK, "%s", error.message);
+  CHECK(limits.buffer_bytes == 4u << 20, "%llu bytes", static_cast<unsigned long long>(limits.buffer_bytes));
+  for (const double rate : {limits.read_bytes_per_second, limits.f32_per_second, limits.int8_per_second})
+    CHECK(rate > 1e5 && std::isfinite(rate), "%g per second", rate);
+  CHECK(limits.bf16_per_second >= 0 && std::isfinite(limits.bf16_per_second), "%g", limits.bf16_per_second);
 }
 
 // A program whose step takes a while: `ops` products of 64 rows with 512 x 512 weights.
@@ -321,6 +342,7 @@ int main() {
   check_load();
   check_regions();
   check_access();
+  check_probe();
   check_abort();
   check_release_while_running();
   check_threads();

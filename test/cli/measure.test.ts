@@ -1,5 +1,5 @@
 /** `drover perplexity`, `bench`, `doctor` and `demo`. */
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -65,9 +65,87 @@ test('bench measures a model, by default that of the demo', async () => {
   await refused(['bench', storiesPath, '--prompt', '4000'], /--prompt is not a whole number from 1 to/)
 })
 
+interface Trace {
+  traceEvents: {
+    name: string
+    cat?: string
+    ph: string
+    ts: number
+    dur: number
+    pid: number
+    tid: number
+    args: Record<string, unknown>
+  }[]
+}
+
+interface Profile {
+  file: string
+  steps: number
+  stepsMs: number
+  readsMemory: boolean
+  ops: { op: string; calls: number; ms: number; shareOfTime: number; shareOfLimit: number; lostInBarriers: number }[]
+}
+
+test('bench --profile writes a trace of every op', () =>
+  withFolder(async (folder) => {
+    const file = join(folder, 'trace.json')
+    const args = ['bench', storiesPath, '--prompt', '100', '--generate', '8', '--rounds', '1', '--profile', file]
+    const { profile } = await outputJson<Bench & { profile: Profile }>(args)
+    assert.is(profile.file, file)
+    assert.is(profile.steps, 8, 'the prompt, whose step writes the first token, and seven more')
+    const { traceEvents } = JSON.parse(readFileSync(file, 'utf8')) as Trace
+    for (const { name, ph, ts, dur, pid, tid } of traceEvents) {
+      assert.ok(name.length > 0 && Number.isInteger(pid) && Number.isInteger(tid) && ts >= 0, name)
+      assert.ok(ph === 'M' || (ph === 'X' && dur >= 0), `${name}: ${ph}`)
+    }
+    const named = traceEvents.filter(({ name, ph }) => ph === 'M' && name === 'thread_name')
+    assert.equal(
+      named.slice(0, 2).map(({ args }) => args['name']),
+      ['steps', 'ops'],
+    )
+    const steps = traceEvents.filter(({ cat }) => cat === 'step')
+    assert.equal(
+      steps.map(({ args }) => args['rows']),
+      [100, 1, 1, 1, 1, 1, 1, 1],
+    )
+    const ops = traceEvents.filter(({ tid, ph }) => tid === 1 && ph === 'X')
+    for (const step of steps) {
+      const own = ops.filter(({ ts, dur }) => ts >= step.ts - 0.001 && ts + dur <= step.ts + step.dur + 0.002)
+      assert.ok(own.length > 30, `${own.length} ops`)
+      const sum = own.reduce((total, { dur }) => total + dur, 0)
+      // Between ops lies a look at the clock or two.
+      assert.ok(sum <= step.dur + 0.01 && sum > step.dur * 0.8, `ops take ${sum} µs of ${step.dur}`)
+    }
+    assert.is(
+      ops.length,
+      profile.ops.reduce((total, { calls }) => total + calls, 0),
+    )
+    const gemm = ops.find(({ name }) => name === 'layers.0.mlp.down')
+    assert.ok(gemm, ops.map(({ name }) => name).join(' '))
+    // stories260K: 64 wide, 172 in between.
+    assert.is(gemm.args['flops'], 2 * 100 * 64 * 172)
+    for (const key of ['bytes', 'activationBytes', '% of limit', 'lost in barriers, µs of all workers'])
+      assert.ok(Number(gemm.args[key]) >= 0, key)
+    const shares = profile.ops.reduce((total, { shareOfTime }) => total + shareOfTime, 0)
+    assert.ok(Math.abs(shares - 1) < 1e-9)
+    for (const { op, shareOfLimit, lostInBarriers } of profile.ops)
+      assert.ok(shareOfLimit >= 0 && shareOfLimit <= 1 && lostInBarriers >= 0 && lostInBarriers < 1, op)
+    assert.is(profile.readsMemory, false, 'stories260K fits any cache')
+    const text = await output(args)
+    assert.match(text, /^8 steps, [\d.]+ ms in ops; trace for Perfetto: .*trace\.json$/m)
+    assert.match(text, /^gemm +\d+ +[\d.]+ +[\d.]+ % +[\d.]+ % +[\d.]+ %$/m)
+    const nowhere = join(folder, 'none', 'trace.json')
+    await refused(['bench', storiesPath, '--profile', nowhere], /^drover: E_IO: the trace cannot be written/)
+  }))
+
 interface Doctor {
   drover: string
   node: string
+  limits: Record<
+    'bufferBytes' | 'wantedBufferBytes' | 'readBytesPerSecond' | 'f32PerSecond' | 'int8PerSecond' | 'bf16PerSecond',
+    number
+  >
+  kernels: { weights: string; activations: string; kernel: string; path: string }[]
   cpu: { isa: string; isaBest: string; threads: number; threadsReason: string; features: string }
   memory: { total: number; available: number }
   hugePages: string
@@ -85,6 +163,21 @@ test('doctor tells what was chosen and why, and fails when something is wrong', 
   const text = (await drover(['doctor'], { env })).out
   assert.ok(text.includes(`${report.cpu.threads}: ${report.cpu.threadsReason}`), text)
   assert.match(text, new RegExp(`^instruction set +${report.cpu.isa}$`, 'm'))
+
+  const { limits, kernels } = report
+  assert.ok(limits.bufferBytes > 0 && limits.wantedBufferBytes >= 2 ** 29)
+  for (const rate of [limits.readBytesPerSecond, limits.f32PerSecond, limits.int8PerSecond])
+    assert.ok(rate > 1e8 && Number.isFinite(rate), `${rate}`)
+  assert.ok(limits.int8PerSecond > limits.f32PerSecond, 'bytes are multiplied faster than floats')
+  assert.match(text, /^reads memory at +[\d.]+ GB\/s \(over [\d.]+ [GM]iB/m)
+  const kernelOf = (weights: string) => kernels.find((kernel) => kernel.weights === weights)
+  assert.is(kernelOf('q4_k')?.activations, 'a8_256')
+  assert.is(kernelOf('q8_0')?.activations, 'a8_32')
+  assert.is(kernelOf('f16')?.activations, 'f32')
+  assert.match(kernelOf('iq1_s')?.kernel ?? '', /decoded/)
+  assert.is(kernelOf('u32'), undefined)
+  for (const { weights, path } of kernels) assert.ok(path.length > 0, weights)
+  assert.match(text, /^ {2}(\w+ )*q4_k q5_k q6_k$/m)
 
   const slow = await drover(['doctor'], { env: { DROVER_ISA: 'scalar' } })
   assert.is(slow.code, 1)

@@ -174,8 +174,14 @@ test('a device runs one step at a time, and ends it when asked', async () => {
     await refused('E_BUSY', () => loaded.run(step))
     await first
     await loaded.run({ ...step, profile: true })
-    assert.is(loaded.profile().length, layer().ops.length)
-    assert.ok(loaded.profile().every((time) => time > 0n))
+    const times = loaded.profile()
+    assert.is(times.length, layer().ops.length)
+    times.forEach(({ start, end, busy }, i) => {
+      assert.ok(start > 0n && end >= start && (i === 0 || start >= times[i - 1]!.end), `op ${i} follows the last`)
+      assert.ok(busy.length > 0 && busy.every((time) => time <= end - start), `op ${i}: ${busy} of ${end - start}`)
+    })
+    await loaded.run({ ...step, profile: true, firstOp: 1 })
+    assert.equal(loaded.profile()[0]!.end, 0n, 'an op that did not run')
     assert.ok(Object.values(loaded.memoryUsage()).some((bytes) => bytes > 0))
     await loaded.close()
   }

@@ -1,8 +1,10 @@
 /** `drover doctor`: what drover sees of the machine. */
 import { readFile } from 'node:fs/promises'
 import { totalmem } from 'node:os'
-import { cpu } from '../../device/cpu.js'
+import { cpu, cpuDevice } from '../../device/cpu.js'
+import { type Limits, measureLimits, wantedBuffer } from '../../device/limits.js'
 import { DroverError } from '../../errors.js'
+import { type DTypeName, dtypes } from '../../tensor.js'
 import { version } from '../../version.js'
 import type { Command } from '../command.js'
 import { bytes, json, line, table } from '../output.js'
@@ -12,10 +14,77 @@ const hugePages = async (): Promise<string> => {
   return /\[(\w+)\]/.exec(text)?.[1] ?? 'unknown'
 }
 
+interface KernelChoice {
+  weights: string
+  /** What the kernel multiplies: f32, or 8 bits with a scale per 32 or per 256 elements. */
+  activations: 'f32' | 'a8_32' | 'a8_256'
+  kernel: string
+  /** Instructions that do its work. */
+  path: string
+}
+
+const decoded = 'rows of the file, decoded to f32 in the kernel'
+
+/** Which kernel multiplies each format of weights. */
+const kernelChoices = (): KernelChoice[] => {
+  const { layout } = cpuDevice
+  const { floatPath, bytePath } = cpu()
+  return Object.keys(dtypes)
+    .filter((name) => !/^(u\d+|bool)$/.test(name)) // never weights
+    .map((name) => name as DTypeName)
+    .map((weights) => {
+      const activations = layout.gemmActivations(weights)
+      if (activations === undefined)
+        return {
+          weights,
+          activations: 'f32',
+          kernel: decoded,
+          path: floatPath,
+        }
+      return activations === 'f32'
+        ? { weights, activations, kernel: 'panels, widened to f32', path: floatPath }
+        : { weights, activations: activations as 'a8_32', kernel: 'panels of codes', path: bytePath }
+    })
+}
+
+const activationNames = {
+  f32: 'f32',
+  a8_32: '8 bits, a scale per 32',
+  a8_256: '8 bits, a scale per 256',
+}
+
+/** A line per kernel, with all its formats. */
+const kernelLines = (choices: readonly KernelChoice[]): string[][] => {
+  const rows = new Map<string, string[]>()
+  for (const { weights, activations, kernel, path } of choices) {
+    const key = `${kernel}/${activations}`
+    const row = rows.get(key)
+    if (row === undefined) rows.set(key, [weights, activationNames[activations], kernel, path])
+    else row[0] += ` ${weights}`
+  }
+  // What is decoded in the kernel comes last: the longest line, and the least interesting.
+  return [...rows.values()].sort(([, , a = ''], [, , b = '']) => Number(a === decoded) - Number(b === decoded))
+}
+
+const giga = (value: number): string => (value / 1e9).toFixed(value < 1e11 ? 1 : 0)
+
+const limitLines = (limits: Limits): string[][] => {
+  const wanted = wantedBuffer()
+  const over = `over ${bytes(limits.bufferBytes)}`
+  const short = limits.bufferBytes < wanted ? `; memory does not allow ${bytes(wanted)}, caches may have helped` : ''
+  return [
+    ['reads memory at', `${giga(limits.readBytesPerSecond)} GB/s (${over}${short})`],
+    ['f32 multiply-adds', `${giga(limits.f32PerSecond)} GFLOP/s`],
+    ['products of bytes', `${giga(limits.int8PerSecond)} Gop/s`],
+    ['BF16 products', limits.bf16PerSecond > 0 ? `${giga(limits.bf16PerSecond)} GFLOP/s, not used yet` : 'none'],
+  ]
+}
+
 export const doctor: Command = {
   name: 'doctor',
   usage: '',
-  summary: 'What drover sees of this machine, what it chose and why, and what is wrong. Exit code 0 when all is well.',
+  summary:
+    'What drover sees of this machine, what it can do at most, which kernels it picks and why, and what is wrong. Exit code 0 when all is well.',
   options: {},
   positionals: [0, 0],
   run: async (args) => {
@@ -30,6 +99,8 @@ export const doctor: Command = {
       problems.push(`DROVER_ISA forces ${info.isa} although this CPU can run ${info.isaBest}: unset it`)
     if (pages === 'never')
       problems.push('transparent huge pages are off: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled')
+    const limits = await measureLimits()
+    const kernels = kernelChoices()
     const memory = { total: totalmem(), available: process.availableMemory() }
     const report = {
       drover: version,
@@ -38,6 +109,8 @@ export const doctor: Command = {
       cpu: info,
       memory,
       hugePages: pages,
+      limits: { ...limits, wantedBufferBytes: wantedBuffer() },
+      kernels,
       problems,
     }
     if (args.flag('json')) json(report)
@@ -56,8 +129,12 @@ export const doctor: Command = {
           ['caches', `L1 ${bytes(info.l1dBytes)}, L2 ${bytes(info.l2Bytes)}, L3 ${bytes(info.l3Bytes)}`],
           ['memory', `${bytes(memory.available)} available of ${bytes(memory.total)}`],
           ['huge pages', pages],
+          ...limitLines(limits),
         ]),
       )
+      line('\nkernels by format of the weights:')
+      for (const [weights = '', activations, kernel, path] of kernelLines(kernels))
+        line(`  ${weights}\n    times ${activations}: ${kernel}; ${path}`)
       for (const problem of problems) line(`problem: ${problem}`)
       if (problems.length === 0) line('all is well')
     }

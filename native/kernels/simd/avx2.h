@@ -21,6 +21,8 @@ struct I32x16 {
   __m256i low, high;
 };
 
+inline constexpr char kFmaPath[] = "vfmadd, 256 bits";
+
 // -1 in the first `count` (0..16) of 16 lanes, at offset 16 - count.
 alignas(64) [[maybe_unused]] constexpr int32_t kFirstLanes[32] = {
     -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};

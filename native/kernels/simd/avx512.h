@@ -21,6 +21,8 @@ struct I32x16 {
   __m512i v;
 };
 
+inline constexpr char kFmaPath[] = "vfmadd, 512 bits";
+
 DROVER_INLINE __mmask16 first_lanes(uint32_t count) { return static_cast<__mmask16>((1u << count) - 1u); }
 
 DROVER_INLINE F32x16 f_zero() { return {_mm512_setzero_ps()}; }

@@ -45,6 +45,10 @@ DROVER_INLINE __m256i broadcast4(const int8_t* x) {
 }
 DROVER_INLINE Bytes b_load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 DROVER_INLINE void b_store(uint8_t* p, Bytes a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a); }
+DROVER_INLINE Bytes b_opaque(Bytes a) {
+  __asm__("" : "+x"(a));
+  return a;
+}
 DROVER_INLINE Bytes b_low(Bytes a) { return _mm256_and_si256(a, _mm256_set1_epi8(15)); }
 DROVER_INLINE Bytes b_high(Bytes a) { return _mm256_and_si256(_mm256_srli_epi16(a, 4), _mm256_set1_epi8(15)); }
 template <int kShift, int kMask>
@@ -85,6 +89,7 @@ DROVER_INLINE ColI i_minus_shifted(ColI a, ColI b) {
 
 #ifdef DROVER_AVXVNNI
 
+inline constexpr char kDotPath[] = "vpdpbusd, 256 bits";
 inline constexpr int32_t kByteZero = 128;
 inline constexpr uint32_t kGroups15 = 4, kGroups31 = 2, kGroups63 = 2;
 inline constexpr bool kDot32 = true;
@@ -116,6 +121,7 @@ DROVER_INLINE ColI i_dot_byte(ColI sum, ByteCodes w, const int8_t* x) {
 
 #else
 
+inline constexpr char kDotPath[] = "vpmaddubsw and vpmaddwd, 256 bits";
 inline constexpr int32_t kByteZero = 0;
 // A product pair is at most 2 · 127 · code: 8, 4 and 2 of them fit 16 bits for codes up to 15, 31 and 63.
 inline constexpr uint32_t kGroups15 = 8, kGroups31 = 4, kGroups63 = 2;

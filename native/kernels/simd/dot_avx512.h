@@ -8,6 +8,7 @@ namespace drover {
 namespace {
 
 inline constexpr uint32_t kColumns = 16;
+inline constexpr char kDotPath[] = "vpdpbusd, 512 bits";
 inline constexpr int32_t kByteZero = 128;
 inline constexpr uint32_t kGroups15 = 4, kGroups31 = 2, kGroups63 = 2;
 inline constexpr bool kDot32 = true;
@@ -43,6 +44,10 @@ DROVER_INLINE __m512i broadcast4(const int8_t* x) {
 }
 DROVER_INLINE Bytes b_load(const uint8_t* p) { return _mm512_loadu_si512(p); }
 DROVER_INLINE void b_store(uint8_t* p, Bytes a) { _mm512_storeu_si512(p, a); }
+DROVER_INLINE Bytes b_opaque(Bytes a) {
+  __asm__("" : "+v"(a));
+  return a;
+}
 DROVER_INLINE Bytes b_low(Bytes a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
 DROVER_INLINE Bytes b_high(Bytes a) { return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15)); }
 template <int kShift, int kMask>

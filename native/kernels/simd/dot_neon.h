@@ -16,6 +16,11 @@ inline constexpr int32_t kByteZero = 0;
 // As many as share a scale in each format: 32-bit sums never bound them.
 inline constexpr uint32_t kGroups15 = 8, kGroups31 = 8, kGroups63 = 4;
 inline constexpr bool kDot32 = false;
+#ifdef DROVER_NEONDOT
+inline constexpr char kDotPath[] = "sdot, 128 bits";
+#else
+inline constexpr char kDotPath[] = "smull and sadalp, 128 bits";
+#endif
 
 struct ColF {
   float32x4_t low, high;
@@ -72,6 +77,10 @@ DROVER_INLINE Bytes b_load(const uint8_t* p) { return from_bytes(vld1q_u8(p), vl
 DROVER_INLINE void b_store(uint8_t* p, Bytes a) {
   vst1q_u8(p, as_bytes(a.low));
   vst1q_u8(p + 16, as_bytes(a.high));
+}
+DROVER_INLINE Bytes b_opaque(Bytes a) {
+  __asm__("" : "+w"(a.low), "+w"(a.high));
+  return a;
 }
 DROVER_INLINE Bytes b_low(Bytes a) {
   const uint8x16_t mask = vdupq_n_u8(15);

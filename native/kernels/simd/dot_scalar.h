@@ -17,6 +17,9 @@ inline constexpr uint32_t kGroups15 = 8, kGroups31 = 8, kGroups63 = 4;
 // must start at -32 Σ x to be that.
 inline constexpr bool kDot32 = false;
 
+// What multiplies bytes, for people.
+inline constexpr char kDotPath[] = "plain C++, products one by one";
+
 struct Bytes {
   uint8_t at[64];
 };
@@ -42,6 +45,11 @@ DROVER_INLINE Bytes b_load(const uint8_t* p) {
   Bytes r;
   for (int i = 0; i < 64; i++) r.at[i] = p[i];
   return r;
+}
+// The same bytes, which the compiler no longer knows: what is computed from them is computed each time.
+DROVER_INLINE Bytes b_opaque(Bytes a) {
+  __asm__("" : "+m"(a));
+  return a;
 }
 DROVER_INLINE Bytes b_low(Bytes a) {
   for (uint8_t& v : a.at) v &= 15;

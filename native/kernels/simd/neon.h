@@ -21,6 +21,8 @@ struct I32x16 {
   int32x4_t v[4];
 };
 
+inline constexpr char kFmaPath[] = "fmla, 128 bits";
+
 // ~0 in the first `count` (0..16) of 16 lanes, at offset 16 - count.
 alignas(64) [[maybe_unused]] constexpr uint32_t kFirstLanes[32] = {
     ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u,

@@ -20,6 +20,9 @@ struct I32x16 {
   int32_t lane[16];
 };
 
+// What multiplies floats, for people.
+inline constexpr char kFmaPath[] = "plain C++, fused multiply-adds one by one";
+
 // Float lanes.
 DROVER_INLINE F32x16 f_zero() { return F32x16{}; }
 DROVER_INLINE F32x16 f_set(float value) {

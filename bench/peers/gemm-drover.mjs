@@ -1,0 +1,74 @@
+// drover's part of gemm.mjs: a program of one layer behind the other, run whole. Prints seconds per layer by rows.
+import { createRequire } from 'node:module'
+
+const task = JSON.parse(process.argv[2])
+const require = createRequire(import.meta.url)
+const { cpuDevice } = require('../../dist/device/cpu.js')
+const { plainStep } = require('../../dist/kernels/eager.js')
+const { ProgramBuilder } = require('../../dist/program/builder.js')
+const { rowBytes } = require('../../dist/tensor.js')
+const { version } = require('../../dist/version.js')
+
+const { format, rows, threads, size } = task
+const dtype = { f32: 'f32', f16: 'f16', int8: 'q8_0', int4: 'q4_0' }[format]
+const bytes = rowBytes(dtype, size) * size
+const layers = Math.ceil(task.bytes / bytes)
+const mostRows = Math.max(...rows)
+const builder = new ProgramBuilder(cpuDevice.layout, {
+  maxRows: mostRows,
+  maxOutputs: mostRows,
+  maxSequences: 1,
+  maxPages: 0,
+  vocabulary: 0,
+  activations: 'auto',
+})
+let value = builder.input('x', 'rows', size)
+const stride = rowBytes(dtype, size)
+for (let i = 0; i < layers; i++) {
+  // Each layer begins one row later: other bytes, so a weight of its own.
+  const weight = { name: `weight${i}`, dtype, rows: size, cols: size, region: 0, offset: i * stride }
+  value = builder.linear(`layer${i}`, value, weight)
+}
+const program = builder.finish()
+
+// Small weights: activations neither overflow nor vanish on their way through the chain.
+const data = new Uint8Array(bytes + layers * stride)
+let state = 1
+for (let i = 0; i < data.length; i++) {
+  state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+  data[i] = state >>> 24
+}
+const halves = new Uint16Array(data.buffer)
+const words = new Uint32Array(data.buffer)
+// f32: +-2^-6 to 2^-5; f16: the same; blocks: a scale of 2^-12 (codes of 8 bits) or 2^-8 (codes of 4).
+if (dtype === 'f32') for (let i = 0; i < words.length; i++) words[i] = (words[i] & 0x807fffff) | (121 << 23)
+else if (dtype === 'f16') for (let i = 0; i < halves.length; i++) halves[i] = (halves[i] & 0x83ff) | (9 << 10)
+else {
+  const [block, scale] = dtype === 'q8_0' ? [34, 0x0c00] : [18, 0x1c00]
+  for (let at = 0; at + 1 < data.length; at += block) {
+    data[at] = scale & 255
+    data[at + 1] = scale >> 8
+  }
+}
+const loaded = cpuDevice.loadSync(program, [{ data }], { threads })
+loaded.write(
+  program.outputs.get('x'),
+  0,
+  Float32Array.from({ length: mostRows * size }, (_, i) => Math.sin(i * 0.37)),
+)
+
+const now = () => Number(process.hrtime.bigint()) / 1e9
+const seconds = {}
+for (const count of rows) {
+  const step = plainStep(count)
+  loaded.runSync(step)
+  const times = []
+  for (const end = now() + 2; times.length < 3 || (now() < end && times.length < 50); ) {
+    const start = now()
+    loaded.runSync(step)
+    times.push((now() - start) / layers)
+  }
+  seconds[count] = times.sort((a, b) => a - b)[times.length >> 1]
+}
+console.log(JSON.stringify({ version, layers, seconds }))
+process.exit(0)

@@ -1,0 +1,117 @@
+"""The peers' part of gemm.mjs: one layer behind the other, all weights different. Prints seconds per layer by rows."""
+
+import json
+import os
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+task = json.loads(sys.argv[1])
+SIZE = task["size"]
+BYTES = {"f32": 4, "f16": 2, "int8": 1, "int4": 0.5}[task["format"]]
+random = np.random.default_rng(1)
+LAYERS = int(np.ceil(task["bytes"] / (SIZE * SIZE * BYTES)))
+
+
+def weight():
+    """Of such a size that activations keep theirs on their way through the chain."""
+    return random.standard_normal((SIZE, SIZE), dtype=np.float32) / np.float32(SIZE**0.5)
+
+
+def numpy_chain():
+    weights = [weight().T for _ in range(LAYERS)]
+
+    def run(x):
+        for w in weights:
+            x = x @ w
+
+    return np.__version__, run, lambda rows: random.standard_normal((rows, SIZE), dtype=np.float32)
+
+
+def torch_chain():
+    import torch
+
+    torch.set_num_threads(task["threads"])
+    torch.set_grad_enabled(False)
+    kind = torch.float16 if task["format"] == "f16" else torch.float32
+    layers = []
+    for _ in range(LAYERS):
+        layer = torch.nn.Linear(SIZE, SIZE, bias=False)
+        layer.weight.data = torch.from_numpy(weight())
+        if task["format"] == "int8":
+            wrapped = torch.nn.Sequential(layer)
+            layer = torch.ao.quantization.quantize_dynamic(wrapped, {torch.nn.Linear}, dtype=torch.qint8)
+        layers.append(layer.to(kind) if kind == torch.float16 else layer)
+
+    def run(x):
+        for layer in layers:
+            x = layer(x)
+
+    return torch.__version__, run, lambda rows: torch.randn(rows, SIZE, dtype=kind)
+
+
+def onnx_chain():
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, initializers = [], []
+    block = 32
+    for i in range(LAYERS):
+        names = [f"x{i}", f"w{i}"]
+        out = f"x{i + 1}"
+        if task["format"] == "f32":
+            initializers.append(numpy_helper.from_array(np.ascontiguousarray(weight().T), f"w{i}"))
+            nodes.append(helper.make_node("MatMul", names, [out]))
+            continue
+        bits = 8 if task["format"] == "int8" else 4
+        codes = random.integers(0, 256, (SIZE, SIZE // block, block * bits // 8), dtype=np.uint8)
+        # Codes are uniform around their middle: their spread times this is 1 / sqrt(SIZE).
+        scale = np.full(SIZE * SIZE // block, 12**0.5 / 2**bits / SIZE**0.5, dtype=np.float32)
+        initializers.append(numpy_helper.from_array(codes, f"w{i}"))
+        initializers.append(numpy_helper.from_array(scale, f"s{i}"))
+        node = helper.make_node(
+            "MatMulNBits",
+            [*names, f"s{i}"],
+            [out],
+            domain="com.microsoft",
+            K=SIZE,
+            N=SIZE,
+            bits=bits,
+            block_size=block,
+            accuracy_level=4,  # 8-bit activations, as drover has them
+        )
+        nodes.append(node)
+    value = lambda name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", SIZE])  # noqa: E731
+    graph = helper.make_graph(nodes, "chain", [value("x0")], [value(f"x{LAYERS}")], initializers)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = task["threads"]
+    settings.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "chain.onnx")
+        onnx.save(model, path, save_as_external_data=True)
+        session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+
+    def run(x):
+        session.run(None, {"x0": x})
+
+    return onnxruntime.__version__, run, lambda rows: random.standard_normal((rows, SIZE), dtype=np.float32)
+
+
+version, run, make_input = {"numpy": numpy_chain, "torch": torch_chain, "onnxruntime": onnx_chain}[task["engine"]]()
+seconds = {}
+for rows in task["rows"]:
+    x = make_input(rows)
+    run(x)
+    times = []
+    end = time.perf_counter() + 2
+    while len(times) < 3 or (time.perf_counter() < end and len(times) < 50):
+        start = time.perf_counter()
+        run(x)
+        times.append((time.perf_counter() - start) / LAYERS)
+    seconds[rows] = sorted(times)[len(times) // 2]
+print(json.dumps({"version": version, "layers": LAYERS, "seconds": seconds}))

@@ -1,0 +1,217 @@
+/**
+ * Draws a roofline: operations per second over operations per byte, both axes logarithmic, measured points under the
+ * machine's ceilings. Plain SVG that follows the reader's light or dark setting.
+ */
+import type { Limits } from '../lib/device/limits.js'
+import type { Judged } from './report.js'
+
+export interface Point {
+  /** Gives the colour. */
+  readonly series: string
+  /** Gives the shape. */
+  readonly mark: string
+  /** Shown when pointed at. */
+  readonly title: string
+  /** Operations per byte. */
+  readonly intensity: number
+  readonly perSecond: number
+}
+
+interface Ceiling {
+  readonly name: string
+  readonly perSecond: number
+}
+
+interface Chart {
+  readonly title: string
+  readonly subtitle: string
+  readonly readBytesPerSecond: number
+  readonly ceilings: readonly Ceiling[]
+  readonly points: readonly Point[]
+}
+
+const width = 960
+const plot = { left: 74, top: 72, width: 640, height: 430 }
+const legendLeft = plot.left + plot.width + 28
+/** Distinct on white and on near-black, and to colour-blind readers by their order of lightness. */
+const colours = ['#2f7ed8', '#e08214', '#1b9e77', '#d6456b', '#8073ac', '#4db6d0', '#a6761d', '#7f9f1f', '#888888']
+
+const shapes: ((x: number, y: number) => string)[] = [
+  (x, y) => `<circle cx="${x}" cy="${y}" r="5"/>`,
+  (x, y) => `<rect x="${x - 4.5}" y="${y - 4.5}" width="9" height="9"/>`,
+  (x, y) => `<path d="M${x} ${y - 6}l5.6 10h-11.2z"/>`,
+  (x, y) => `<path d="M${x} ${y - 6.4}l6.4 6.4l-6.4 6.4l-6.4 -6.4z"/>`,
+  (x, y) => `<path d="M${x} ${y + 6}l5.6 -10h-11.2z"/>`,
+  (x, y) => `<path d="M${x - 5.5} ${y - 2}h3.5v-3.5h4v3.5h3.5v4h-3.5v3.5h-4v-3.5h-3.5z"/>`,
+]
+
+const style = `
+text { font: 13px system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif; fill: #24292f }
+.title { font-size: 17px; font-weight: 600 }
+.small { font-size: 12px; fill: #57606a }
+.paper { fill: #ffffff }
+.frame, .grid { fill: none; stroke: #d0d7de }
+.grid { stroke-width: 0.7 }
+.roof { fill: none; stroke: #24292f; stroke-width: 1.8 }
+.void { fill: none; stroke-width: 2 }
+@media (prefers-color-scheme: dark) {
+  text { fill: #e6edf3 }
+  .small { fill: #9198a1 }
+  .paper { fill: #0d1117 }
+  .frame, .grid { stroke: #3d444d }
+  .roof { stroke: #e6edf3 }
+}`
+
+const escapeXml = (text: string): string => text.replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/"/g, '&quot;')
+const short = (value: number): string => String(Number(value.toFixed(1)))
+/** 0.25, 4, 1,024. */
+const label = (value: number): string => (value >= 1 ? value.toLocaleString('en-US') : String(value))
+const giga = (value: number): string => (value >= 1e11 ? (value / 1e9).toFixed(0) : (value / 1e9).toPrecision(3))
+
+/** Powers of `base` from the last one at or below `low` to the first at or above `high`. */
+const powers = (base: number, low: number, high: number): number[] => {
+  const first = Math.floor(Math.log(low) / Math.log(base) + 1e-9)
+  const last = Math.ceil(Math.log(high) / Math.log(base) - 1e-9)
+  return Array.from({ length: last - first + 1 }, (_, i) => base ** (first + i))
+}
+
+const unique = (values: readonly string[]): string[] => [...new Set(values)]
+
+export const roofline = (chart: Chart): string => {
+  const { points, readBytesPerSecond, ceilings } = chart
+  const highest = Math.max(...ceilings.map(({ perSecond }) => perSecond))
+  const intensities = points.map(({ intensity }) => intensity)
+  const xTicks = powers(4, Math.min(...intensities) / 2, Math.max(...intensities, (2 * highest) / readBytesPerSecond))
+  const xLow = xTicks[0] as number
+  const xHigh = xTicks[xTicks.length - 1] as number
+  const lowest = Math.min(...points.map(({ perSecond }) => perSecond), xLow * 2 * readBytesPerSecond)
+  const yTicks = powers(10, lowest, highest * 1.3)
+  const yLow = yTicks[0] as number
+  const yHigh = yTicks[yTicks.length - 1] as number
+  const across = (value: number): number => plot.left + (plot.width * Math.log(value / xLow)) / Math.log(xHigh / xLow)
+  const up = (value: number): number =>
+    plot.top + plot.height - (plot.height * Math.log(value / yLow)) / Math.log(yHigh / yLow)
+  const right = plot.left + plot.width
+  const bottom = plot.top + plot.height
+
+  const seriesNames = unique(points.map(({ series }) => series))
+  const markNames = unique(points.map(({ mark }) => mark))
+  const legendRows = seriesNames.length + (markNames.length > 1 ? markNames.length + 1 : 0)
+  const height = Math.max(bottom + 62, plot.top + 22 * legendRows + 30)
+  const colour = (series: string): string => colours[seriesNames.indexOf(series) % colours.length] as string
+  const shape = (mark: string, x: number, y: number): string =>
+    (shapes[markNames.indexOf(mark) % shapes.length] as (typeof shapes)[number])(x, y)
+
+  const out: string[] = [
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img">`,
+    `<title>${escapeXml(chart.title)}</title>`,
+    `<style>${style}\n</style>`,
+    `<rect class="paper" width="${width}" height="${height}"/>`,
+    `<text class="title" x="${plot.left}" y="30">${escapeXml(chart.title)}</text>`,
+    `<text class="small" x="${plot.left}" y="51">${escapeXml(chart.subtitle)}</text>`,
+  ]
+  const text = (x: number, y: number, anchor: string, what: string, more = ''): void => {
+    out.push(
+      `<text class="small" x="${short(x)}" y="${short(y)}" text-anchor="${anchor}"${more}>${escapeXml(what)}</text>`,
+    )
+  }
+  for (const tick of xTicks) {
+    const x = short(across(tick))
+    out.push(`<path class="grid" d="M${x} ${plot.top}V${bottom}"/>`)
+    text(across(tick), bottom + 20, 'middle', label(tick))
+  }
+  for (const decade of yTicks) {
+    for (const step of decade === yHigh ? [1] : [1, 2, 5]) {
+      const y = up(decade * step)
+      out.push(`<path class="grid" d="M${plot.left} ${short(y)}H${right}"/>`)
+      text(plot.left - 9, y + 4, 'end', label(Number(((decade * step) / 1e9).toPrecision(3))))
+    }
+  }
+  out.push(
+    `<rect class="frame" x="${plot.left}" y="${plot.top}" width="${plot.width}" height="${plot.height}"/>`,
+    `<clipPath id="plot"><rect x="${plot.left}" y="${plot.top}" width="${plot.width}" height="${plot.height}"/></clipPath>`,
+  )
+  text(plot.left + plot.width / 2, bottom + 44, 'middle', 'operations per byte from memory')
+  const middle = plot.top + plot.height / 2
+  text(20, middle, 'middle', '10⁹ operations per second', ` transform="rotate(-90 20 ${middle})"`)
+
+  // The slope of memory up to the highest ceiling, then each ceiling from the slope to the right.
+  const ridge = (perSecond: number): number => perSecond / readBytesPerSecond
+  out.push(
+    `<path class="roof" clip-path="url(#plot)" d="M${short(across(xLow))} ${short(up(xLow * readBytesPerSecond))}L${short(across(ridge(highest)))} ${short(up(highest))}"/>`,
+  )
+  for (const { name, perSecond } of ceilings) {
+    const from = Math.max(plot.left, across(ridge(perSecond)))
+    out.push(`<path class="roof" d="M${short(from)} ${short(up(perSecond))}H${right}"/>`)
+    text(right - 8, up(perSecond) - 6, 'end', `${name}: ${giga(perSecond)} Gop/s`)
+  }
+  const rise = plot.height / Math.log(yHigh / yLow) / (plot.width / Math.log(xHigh / xLow))
+  const angle = short((-Math.atan(rise) * 180) / Math.PI)
+  // On the slope, where it is inside of the frame and left of most points.
+  const start = Math.max(across(xLow), across(yLow / readBytesPerSecond)) + 24
+  const startY = up(xLow * readBytesPerSecond) - (start - plot.left) * rise
+  const turned = ` transform="rotate(${angle} ${short(start)} ${short(startY)})"`
+  text(start, startY - 7, 'start', `reading memory: ${giga(readBytesPerSecond)} GB/s`, turned)
+
+  for (const { series, mark, title, intensity, perSecond } of points) {
+    const x = Number(short(across(intensity)))
+    const y = Number(short(up(perSecond)))
+    out.push(`<g class="point" fill="${colour(series)}"><title>${escapeXml(title)}</title>${shape(mark, x, y)}</g>`)
+  }
+
+  let row = plot.top + 12
+  const legend = (fill: string, drawn: string, name: string): void => {
+    out.push(`<g fill="${fill}">${drawn}</g>`)
+    out.push(`<text x="${legendLeft + 16}" y="${row + 4.5}">${escapeXml(name)}</text>`)
+    row += 22
+  }
+  for (const name of seriesNames) legend(colour(name), shapes[0]!(legendLeft, row), name)
+  if (markNames.length > 1) {
+    row += 14
+    for (const name of markNames) legend('#888888', shape(name, legendLeft, row), name)
+  }
+  out.push('</svg>')
+  return `${out.join('\n')}\n`
+}
+
+/** The picture of one family of kernels; undefined where no case has both operations and bytes. */
+export const familyChart = (
+  family: string,
+  machine: string,
+  measured: readonly Judged[],
+  limits: Limits,
+): string | undefined => {
+  const drawable = measured.filter(({ flops, bytes }) => flops !== undefined && bytes !== undefined)
+  if (drawable.length === 0) return undefined
+  const names = drawable.map(({ name }) => name)
+  // Cases that several suites share get a shape each, and suites the colours; else every case has its colour.
+  const shared = new Set(names).size < names.length
+  const points = drawable.map((m): Point => {
+    const share = m.isVoid
+      ? 'above its limit, which is void'
+      : `${((m.share as number) * 100).toFixed(0)} % of the limit`
+    return {
+      series: shared ? m.suite : m.name,
+      mark: shared ? m.name : '',
+      title: `${m.suite}, ${m.name}: ${(m.gflops as number).toPrecision(3)} Gop/s, ${share}`,
+      intensity: (m.flops as number) / (m.bytes as number),
+      perSecond: (m.flops as number) / m.seconds,
+    }
+  })
+  const integer = drawable.some(({ arithmetic }) => arithmetic === 'int8')
+  const bfloat = drawable.some(({ suite }) => /\bbf16\b/.test(suite))
+  const ceilings: Ceiling[] = [
+    ...(integer ? [{ name: 'int8 products', perSecond: limits.int8PerSecond }] : []),
+    { name: 'f32 multiply-adds', perSecond: limits.f32PerSecond },
+    ...(bfloat && limits.bf16PerSecond > 0
+      ? [{ name: 'BF16 products (not used yet)', perSecond: limits.bf16PerSecond }]
+      : []),
+  ]
+  return roofline({
+    title: `${family[0]!.toUpperCase()}${family.slice(1)} under the machine's ceilings`,
+    subtitle: machine,
+    readBytesPerSecond: limits.readBytesPerSecond,
+    ceilings,
+    points,
+  })
+}
