@@ -67,6 +67,30 @@ struct Waiter {
   drover_error error{};
 };
 
+// Checks and copies a step and hands it to the pool by `start`.
+int start_step(drover_program* program, const uint8_t* step, uint64_t length, drover_done done, void* user,
+               void (*start)(Job*), drover_error* error) {
+  if (program == nullptr || step == nullptr || done == nullptr || length % 4 != 0) {
+    return fail(error, DROVER_ARGUMENT, -1, static_cast<int64_t>(length), 0,
+                "a program, a step and a callback are needed");
+  }
+  if (!claim(program)) return busy(error);
+  StepJob* job = new (std::nothrow) StepJob;
+  if (job == nullptr) {
+    unclaim(program);
+    return fail(error, DROVER_MEMORY, -1, 0, 0, "out of memory");
+  }
+  program->cancel.store(0, std::memory_order_relaxed);
+  job->run = run_job;
+  job->program = program;
+  job->words.resize(length / 4);
+  if (length != 0) std::memcpy(job->words.data(), step, length);
+  job->done = done;
+  job->user = user;
+  start(job);
+  return DROVER_OK;
+}
+
 int check_rows(const drover_program* program, uint32_t tensor, uint32_t row, uint32_t rows, uint64_t bytes,
                drover_error* error) {
   if (tensor >= program->tensors.size()) {
@@ -161,25 +185,7 @@ int drover_program_load(const uint8_t* bytes, uint64_t length, drover_region* co
 
 int drover_program_submit(drover_program* program, const uint8_t* step, uint64_t length, drover_done done, void* user,
                           drover_error* error) {
-  if (program == nullptr || step == nullptr || done == nullptr || length % 4 != 0) {
-    return fail(error, DROVER_ARGUMENT, -1, static_cast<int64_t>(length), 0,
-                "a program, a step and a callback are needed");
-  }
-  if (!claim(program)) return busy(error);
-  StepJob* job = new (std::nothrow) StepJob;
-  if (job == nullptr) {
-    unclaim(program);
-    return fail(error, DROVER_MEMORY, -1, 0, 0, "out of memory");
-  }
-  program->cancel.store(0, std::memory_order_relaxed);
-  job->run = run_job;
-  job->program = program;
-  job->words.resize(length / 4);
-  if (length != 0) std::memcpy(job->words.data(), step, length);
-  job->done = done;
-  job->user = user;
-  pool_submit(job);
-  return DROVER_OK;
+  return start_step(program, step, length, done, user, pool_submit, error);
 }
 
 int drover_program_run(drover_program* program, const uint8_t* step, uint64_t length, drover_error* error) {
@@ -192,7 +198,7 @@ int drover_program_run(drover_program* program, const uint8_t* step, uint64_t le
     w->finished = true;
     w->wake.notify_one();
   };
-  const int submitted = drover_program_submit(program, step, length, done, &waiter, error);
+  const int submitted = start_step(program, step, length, done, &waiter, pool_lead, error);
   if (submitted != DROVER_OK) return submitted;
   std::unique_lock<std::mutex> lock(waiter.mutex);
   waiter.wake.wait(lock, [&] { return waiter.finished; });

@@ -14,6 +14,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 // Longer than the serial parts of a step and the turn of the event loop between two steps.
 constexpr auto kSpin = std::chrono::microseconds(150);
+// Waking a parked helper costs the leader a system call and, where its core has gone to sleep, takes about this long:
+// a step that has not lasted so long by then is finished sooner alone.
+constexpr uint64_t kAloneNs = 30'000;
 
 inline void pause_briefly() {
 #if defined(DROVER_X86)
@@ -36,6 +39,7 @@ struct Pool {
   void* context = nullptr;
   const std::atomic<int32_t>* cancel = nullptr;
 
+  std::mutex leading;  // held for a job's run
   std::mutex mutex;
   std::condition_variable wake;
   Job* first = nullptr;
@@ -43,8 +47,13 @@ struct Pool {
   std::atomic<uint32_t> queued{0};
   uint32_t threads = 1;
 
-  void take_tasks(uint32_t worker) {
+  // Wakes parked helpers before its next task once `wake_at` has passed (0: wakes nobody).
+  void take_tasks(uint32_t worker, uint64_t wake_at) {
     for (;;) {
+      if (wake_at != 0 && now_ns() > wake_at) {
+        epoch.notify_all();
+        wake_at = 0;
+      }
       const uint32_t task = next.fetch_add(1, std::memory_order_relaxed);
       if (task >= count) return;
       if (cancel == nullptr || cancel->load(std::memory_order_relaxed) == 0) function(context, task, worker);
@@ -66,7 +75,7 @@ struct Pool {
       }
       seen = now;
       inside.fetch_add(1);
-      if (open.load() && worker <= helpers) take_tasks(worker);
+      if (open.load() && worker <= helpers) take_tasks(worker, 0);
       inside.fetch_sub(1);
     }
   }
@@ -82,13 +91,15 @@ struct Pool {
     Job* job = first;
     first = job->next;
     if (first == nullptr) last = &first;
-    queued.fetch_sub(1, std::memory_order_relaxed);
     return job;
   }
 
   void lead() {
     for (;;) {
       Job* job = take_job();
+      const std::lock_guard<std::mutex> lock(leading);
+      // Counted until here, so that others do not lead again and again while this job waits.
+      queued.fetch_sub(1, std::memory_order_relaxed);
       job->run(job);
     }
   }
@@ -129,6 +140,15 @@ void pool_submit(Job* job) {
   p.wake.notify_one();
 }
 
+void pool_lead(Job* job) {
+  Pool& p = pool();
+  if (p.queued.load(std::memory_order_acquire) == 0) {
+    const std::unique_lock<std::mutex> lock(p.leading, std::try_to_lock);
+    if (lock.owns_lock()) return job->run(job);
+  }
+  pool_submit(job);
+}
+
 void Team::run(uint32_t count, Function function, void* context) {
   if (count == 0) return;
   if (times_ == nullptr) return share(count, function, context);
@@ -164,8 +184,7 @@ void Team::share(uint32_t count, Function function, void* context) {
   p.next.store(0, std::memory_order_relaxed);
   p.open.store(true);
   p.epoch.fetch_add(1);
-  if (p.parked.load() != 0) p.epoch.notify_all();
-  p.take_tasks(0);
+  p.take_tasks(0, p.parked.load() != 0 ? begin_ns_ + kAloneNs : 0);
   p.open.store(false);
   for (uint32_t turn = 0; p.inside.load() != 0; turn++) {
     if (turn < 4096) {

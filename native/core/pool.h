@@ -1,6 +1,7 @@
 // One thread pool per process. Its leader takes whole steps from a queue, in order; inside a step the helpers share an
-// op's tasks with it, one by one, so that a core that is taken away delays no more than one task. Threads spin briefly,
-// then park. The pool is never torn down: process exit may come while it works.
+// op's tasks with it, one by one, so that a core that is taken away delays no more than one task. A thread that would
+// wait for its step anyway leads it itself when nobody else does. Threads spin briefly, then park, and are woken only
+// for steps that last longer than that takes. The pool is never torn down: process exit may come while it works.
 #ifndef DROVER_CORE_POOL_H_
 #define DROVER_CORE_POOL_H_
 
@@ -24,7 +25,8 @@ struct alignas(64) WorkerTime {
 // One step's run on the pool; made on the leader's stack.
 class Team {
  public:
-  Team(uint32_t threads, const std::atomic<int32_t>* cancel) : threads_(threads), cancel_(cancel) {}
+  Team(uint32_t threads, const std::atomic<int32_t>* cancel)
+      : threads_(threads), cancel_(cancel), begin_ns_(now_ns()) {}
   uint32_t threads() const { return threads_; }
   bool cancelled() const { return cancel_ != nullptr && cancel_->load(std::memory_order_relaxed) != 0; }
   // From here on every task's time is added to its worker's; null: no clock is looked at.
@@ -46,6 +48,7 @@ class Team {
   void share(uint32_t count, Function function, void* context);
   uint32_t threads_;
   const std::atomic<int32_t>* cancel_;
+  uint64_t begin_ns_;
   WorkerTime* times_ = nullptr;
   uint64_t parallel_ns_ = 0;
 };
@@ -58,6 +61,8 @@ struct Job {
 uint32_t pool_threads();
 // Queues a job; it runs after those before it.
 void pool_submit(Job* job);
+// Runs a job on the calling thread if nobody leads and none waits, else queues it: the caller must wait for its end.
+void pool_lead(Job* job);
 
 }  // namespace drover
 

@@ -19,10 +19,25 @@ struct LoadBF16 {
   static DROVER_INLINE F32x16 load(const uint16_t* p) { return f_load_bfloat(p); }
 };
 
+// What a tile asks memory for while it computes, a little with every k: panel p's bytes from at + p * stride on, `step`
+// of them per k. A burst of requests would stall the loop instead.
+struct NothingAhead {
+  DROVER_INLINE void ask(uint32_t, uint32_t) const {}
+};
+template <int kLocality>
+struct Ahead {
+  const uint8_t* at;
+  uint64_t stride;
+  uint32_t step;
+  DROVER_INLINE void ask(uint32_t panel, uint32_t k) const {
+    __builtin_prefetch(at + panel * stride + k * step, 0, kLocality);
+  }
+};
+
 // acc[r][p] += sum over k of x[r][k] * panel p[k]; acc is [rows][acc_stride] floats with panels 16 apart.
-template <uint32_t kR, uint32_t kP, typename Load>
+template <uint32_t kR, uint32_t kP, typename Load, typename Next = NothingAhead>
 DROVER_INLINE void float_tile(const float* x, uint64_t x_stride, const typename Load::Element* w, uint64_t w_stride,
-                              uint32_t depth, float* acc, uint64_t acc_stride) {
+                              uint32_t depth, float* acc, uint64_t acc_stride, Next next = {}) {
   F32x16 sum[kR][kP];
 #pragma GCC unroll 16
   for (uint32_t r = 0; r < kR; r++)
@@ -33,7 +48,7 @@ DROVER_INLINE void float_tile(const float* x, uint64_t x_stride, const typename 
 #pragma GCC unroll 4
     for (uint32_t p = 0; p < kP; p++) {
       column[p] = Load::load(w + p * w_stride + k * 16);
-      if (kR == 1) __builtin_prefetch(w + p * w_stride + k * 16 + 1024);
+      next.ask(p, k);
     }
 #pragma GCC unroll 16
     for (uint32_t r = 0; r < kR; r++) {
@@ -112,95 +127,187 @@ DROVER_INLINE void finish(const GemmArgs& args, uint32_t row, uint32_t panel, F3
   store_lanes(args.y + row * args.y_stride + column, sum, count);
 }
 
-inline constexpr uint32_t kDepthChunk = 256;  // k per pass: a panel's chunk stays in L1
-inline constexpr uint32_t kRowChunk = 192;    // rows whose sums are kept in scratch
-inline constexpr uint32_t kPanelChunk = 4;    // panels per pass over the rows
+inline constexpr uint32_t kDepthChunk = 256;  // k per pass of the block: a tile's panels stay in L1
+#if defined(DROVER_AVX512)
+inline constexpr uint32_t kBlockTileRows = 12, kBlockTilePanels = 2, kDirectRows = 8;
+#else
+inline constexpr uint32_t kBlockTileRows = 6, kBlockTilePanels = 1, kDirectRows = 6;
+#endif
 
-// Runs the tile over rows and panels in passes of kPanelChunk panels. `chunk(panel, panels, k, depth)` gives the panels
-// of one chunk of depth as Load's elements (panels w_stride apart).
-template <typename Load, typename Chunk>
-DROVER_INLINE void float_gemm(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin,
-                              uint32_t panel_end, uint32_t depth_chunk, float* acc, Chunk chunk) {
+inline constexpr uint32_t kAheadBytes = 4096;  // in a stream of weights that is read once
+
+// Few rows: each weight is read once, straight from its panel, and sums stay in registers for the whole depth.
+template <uint32_t kR, uint32_t kP, typename Load>
+void direct_tile(const GemmArgs& args, uint32_t row, uint32_t panel, const typename Load::Element* w, uint64_t w_stride,
+                 float* sums) {
   const uint64_t x_stride = args.x_stride_bytes / sizeof(float);
-  for (uint32_t row = row_begin; row < row_end; row += kRowChunk) {
-    const uint32_t rows = row_end - row < kRowChunk ? row_end - row : kRowChunk;
-    for (uint32_t panel = panel_begin; panel < panel_end; panel += kPanelChunk) {
-      const uint32_t panels = panel_end - panel < kPanelChunk ? panel_end - panel : kPanelChunk;
-      for (uint32_t i = 0; i < rows * kPanelChunk; i++) f_store(acc + i * 16, f_zero());
-      for (uint32_t k = 0; k < args.depth; k += depth_chunk) {
-        const uint32_t depth = args.depth - k < depth_chunk ? args.depth - k : depth_chunk;
-        uint64_t w_stride;
-        const typename Load::Element* w = chunk(panel, panels, k, depth, &w_stride);
-        const float* x = static_cast<const float*>(args.x) + row * x_stride + k;
-        float_panels<Load>(x, x_stride, rows, w, w_stride, panels, depth, acc, kPanelChunk * 16);
-      }
-      for (uint32_t r = 0; r < rows; r++) {
-        for (uint32_t p = 0; p < panels; p++)
-          finish(args, row + r, panel + p, f_load(acc + (r * kPanelChunk + p) * 16));
+  constexpr uint32_t kElement = sizeof(typename Load::Element);
+  for (uint32_t i = 0; i < kR * kP; i++) f_store(sums + i * 16, f_zero());
+  float_tile<kR, kP, Load>(
+      static_cast<const float*>(args.x) + row * x_stride, x_stride, w, w_stride, args.depth, sums, kP * 16,
+      Ahead<3>{reinterpret_cast<const uint8_t*>(w) + kAheadBytes, w_stride * kElement, 16 * kElement});
+  for (uint32_t r = 0; r < kR; r++) {
+    for (uint32_t p = 0; p < kP; p++) finish(args, row + r, panel + p, f_load(sums + (r * kP + p) * 16));
+  }
+}
+template <typename Load, uint32_t kR = kDirectRows>
+void direct_rows(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t panel, uint32_t panel_end,
+                 const typename Load::Element* w, uint64_t w_stride, float* sums) {
+  if constexpr (kR > 0) {
+    if (rows != kR) return direct_rows<Load, kR - 1>(args, row, rows, panel, panel_end, w, w_stride, sums);
+    constexpr uint32_t kP = kR == 1 ? kVectorPanels : kR > kFloatRows ? kBlockTilePanels : kFloatPanels;
+    for (; panel + kP <= panel_end; panel += kP) {
+      direct_tile<kR, kP, Load>(args, row, panel, w + panel * w_stride, w_stride, sums);
+    }
+    if constexpr (kP > 1) {
+      for (; panel < panel_end; panel++) {
+        direct_tile<kR, 1, Load>(args, row, panel, w + panel * w_stride, w_stride, sums);
       }
     }
   }
 }
 
-// Scratch: sums [kRowChunk][kPanelChunk][16], then a chunk of f32 panels, then (decoding) 16 decoded rows.
-inline constexpr uint64_t kChunkFloats = uint64_t{kPanelChunk} * kDepthChunk * 16;
-static_assert((kRowChunk * kPanelChunk * 16 + kChunkFloats + 16 * kDepthChunk) * 4 <= kGemmScratchBytes);
+struct BlockScratch {
+  float sums[kGemmFloatPanels / kBlockTilePanels][kGemmFloatRows][kBlockTilePanels * 16];
+  float x[kGemmFloatRows][kDepthChunk];
+  float wide[kBlockTilePanels][kDepthChunk * 16];
+  float decoded[kPanel][kDepthChunk];
+};
+static_assert(sizeof(BlockScratch) <= kGemmScratchBytes);
+
+template <uint32_t kP, uint32_t kR = kBlockTileRows>
+void block_tile(uint32_t rows, const float* x, const float* w, uint64_t w_stride, uint32_t depth, float* sums,
+                Ahead<2> next) {
+  if constexpr (kR > 0) {
+    if (rows == kR) {
+      return float_tile<kR, kP, LoadF32>(x, kDepthChunk, w, w_stride, depth, sums, kBlockTilePanels * 16, next);
+    }
+    block_tile<kP, kR - 1>(rows, x, w, w_stride, depth, sums, next);
+  }
+}
+
+// Many rows. Weights come from memory (or are decoded) once per block of rows, chunk by chunk of the depth; what the
+// rows have in the chunk lies together in L2, whatever their stride. `source.chunk` gives a tile's panels as f32.
+template <typename Source>
+void float_block(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t panel, uint32_t panels,
+                 const Source& source, BlockScratch& scratch) {
+  const uint32_t tiles = (rows + kBlockTileRows - 1) / kBlockTileRows, most = (rows + tiles - 1) / tiles;
+  const uint32_t groups = (panels + kBlockTilePanels - 1) / kBlockTilePanels;
+  const auto width = [&](uint32_t g) { return smaller_of(panels - g * kBlockTilePanels, kBlockTilePanels); };
+  for (uint32_t g = 0; g < groups; g++) {
+    for (uint32_t i = 0; i < rows * kBlockTilePanels; i++) f_store(scratch.sums[g][0] + i * 16, f_zero());
+  }
+  for (uint32_t k = 0; k < args.depth; k += kDepthChunk) {
+    const uint32_t depth = smaller_of(args.depth - k, kDepthChunk);
+    for (uint32_t r = 0; r < rows; r++) {
+      const uint8_t* x = static_cast<const uint8_t*>(args.x) + (row + r) * args.x_stride_bytes;
+      __builtin_memcpy(scratch.x[r], x + k * sizeof(float), depth * sizeof(float));
+    }
+    for (uint32_t g = 0; g < groups; g++) {
+      uint64_t stride;
+      const float* w = source.chunk(panel + g * kBlockTilePanels, width(g), k, depth, scratch, &stride);
+      // The next chunk comes from memory while this one is computed with.
+      const bool last = g + 1 == groups;
+      Ahead<2> next = source.ahead(panel + (last ? 0 : (g + 1) * kBlockTilePanels), last ? k + depth : k, tiles);
+      for (uint32_t r = 0; r < rows; r += most, next.at += next.step * kDepthChunk) {
+        const uint32_t count = smaller_of(rows - r, most);
+        if (width(g) == kBlockTilePanels) {
+          block_tile<kBlockTilePanels>(count, scratch.x[r], w, stride, depth, scratch.sums[g][r], next);
+        } else {
+          block_tile<1>(count, scratch.x[r], w, stride, depth, scratch.sums[g][r], next);
+        }
+      }
+    }
+  }
+  for (uint32_t r = 0; r < rows; r++) {
+    for (uint32_t p = 0; p < panels; p++) {
+      finish(args, row + r, panel + p, f_load(scratch.sums[p / kBlockTilePanels][r] + p % kBlockTilePanels * 16));
+    }
+  }
+}
+
+template <typename Source>
+void float_blocks(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin, uint32_t panel_end,
+                  const Source& source, void* scratch) {
+  const uint32_t blocks = (row_end - row_begin + kGemmFloatRows - 1) / kGemmFloatRows;
+  const uint32_t rows = (row_end - row_begin + blocks - 1) / blocks;
+  for (uint32_t panel = panel_begin; panel < panel_end; panel += kGemmFloatPanels) {
+    for (uint32_t row = row_begin; row < row_end; row += rows) {
+      float_block(args, row, smaller_of(row_end - row, rows), panel, smaller_of(panel_end - panel, kGemmFloatPanels),
+                  source, *static_cast<BlockScratch*>(scratch));
+    }
+  }
+}
+
+// Prepared panels; narrow floats are widened once per chunk.
+template <typename Load>
+struct PanelSource {
+  using Element = typename Load::Element;
+  const Element* w;
+  uint64_t stride;  // elements between panels
+  const float* chunk(uint32_t panel, uint32_t panels, uint32_t k, uint32_t depth, BlockScratch& scratch,
+                     uint64_t* chunk_stride) const {
+    const Element* from = w + panel * stride + uint64_t{k} * 16;
+    if constexpr (sizeof(Element) == sizeof(float)) {
+      *chunk_stride = stride;
+      return from;
+    } else {
+      for (uint32_t p = 0; p < panels; p++, from += stride) {
+        for (uint32_t i = 0; i < depth; i++) f_store(scratch.wide[p] + i * 16, Load::load(from + i * 16));
+      }
+      *chunk_stride = kDepthChunk * 16;
+      return scratch.wide[0];
+    }
+  }
+  // The chunk from k on, in `parts` of its panels' bytes. (Past the last panel nothing is read: asking is free.)
+  Ahead<2> ahead(uint32_t panel, uint32_t k, uint32_t parts) const {
+    return {reinterpret_cast<const uint8_t*>(w + panel * stride + uint64_t{k} * 16), stride * sizeof(Element),
+            (16 * static_cast<uint32_t>(sizeof(Element)) + parts - 1) / parts};
+  }
+};
 
 template <typename Load>
 void gemm_float(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin, uint32_t panel_end,
                 void* scratch) {
-  float* acc = static_cast<float*>(scratch);
-  const typename Load::Element* w = reinterpret_cast<const typename Load::Element*>(args.w);
-  const uint64_t panel_stride = panel_bytes(sizeof(*w) == 4 ? DType::f32 : DType::f16, args.depth) / sizeof(*w);
-  if (sizeof(*w) == 4 || row_end - row_begin <= kFloatRows) {
-    // Few rows: convert in registers; one row runs the whole depth in one pass.
-    const uint32_t depth_chunk = row_end - row_begin == 1 ? args.depth : kDepthChunk;
-    float_gemm<Load>(args, row_begin, row_end, panel_begin, panel_end, depth_chunk, acc,
-                     [&](uint32_t panel, uint32_t, uint32_t k, uint32_t, uint64_t* stride) {
-                       *stride = panel_stride;
-                       return w + panel * panel_stride + uint64_t{k} * 16;
-                     });
-    return;
+  using Element = typename Load::Element;
+  const Element* w = reinterpret_cast<const Element*>(args.w);
+  const uint64_t stride = panel_bytes(sizeof(Element) == 4 ? DType::f32 : DType::f16, args.depth) / sizeof(Element);
+  if (row_end - row_begin <= kDirectRows) {
+    return direct_rows<Load>(args, row_begin, row_end - row_begin, panel_begin, panel_end, w, stride,
+                             static_cast<float*>(scratch));
   }
-  float* wide = acc + kRowChunk * kPanelChunk * 16;
-  float_gemm<LoadF32>(args, row_begin, row_end, panel_begin, panel_end, kDepthChunk, acc,
-                      [&](uint32_t panel, uint32_t panels, uint32_t k, uint32_t depth, uint64_t* stride) {
-                        for (uint32_t p = 0; p < panels; p++) {
-                          const typename Load::Element* from = w + (panel + p) * panel_stride + uint64_t{k} * 16;
-                          float* to = wide + p * kDepthChunk * 16;
-                          for (uint32_t i = 0; i < depth; i++) f_store(to + i * 16, Load::load(from + i * 16));
-                        }
-                        *stride = kDepthChunk * 16;
-                        return static_cast<const float*>(wide);
-                      });
+  float_blocks(args, row_begin, row_end, panel_begin, panel_end, PanelSource<Load>{w, stride}, scratch);
 }
 
-// GEMM on the file's own rows of any dtype: 16 rows are decoded to f32 and transposed to a panel, chunk by chunk.
-void gemm_decoded(DType type, const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin,
-                  uint32_t panel_end, void* scratch) {
-  float* acc = static_cast<float*>(scratch);
-  float* wide = acc + kRowChunk * kPanelChunk * 16;
-  float* decoded = wide + kChunkFloats;
-  const uint64_t stride_bytes = row_bytes(type, args.depth);
-  const auto chunk = [&](uint32_t panel, uint32_t panels, uint32_t k, uint32_t depth, uint64_t* stride) {
+// The file's own rows of any dtype: 16 rows are decoded to f32 and transposed to a panel, chunk by chunk.
+struct DecodedSource {
+  DType type;
+  const GemmArgs& args;
+  uint64_t stride_bytes;
+  const float* chunk(uint32_t panel, uint32_t panels, uint32_t k, uint32_t depth, BlockScratch& scratch,
+                     uint64_t* chunk_stride) const {
     for (uint32_t p = 0; p < panels; p++) {
       const uint32_t column = (panel + p) * kPanel;
       for (uint32_t c = 0; c < kPanel; c++) {
-        float* row = decoded + c * kDepthChunk;
+        float* row = scratch.decoded[c];
         if (column + c < args.cols) {
           decode_row(type, args.w + (column + c) * stride_bytes + row_bytes(type, k), depth, row);
         } else {
           for (uint32_t i = 0; i < depth; i++) row[i] = 0;
         }
       }
-      float* to = wide + p * kDepthChunk * 16;
       for (uint32_t i = 0; i < depth; i++)
-        for (uint32_t c = 0; c < kPanel; c++) to[i * 16 + c] = decoded[c * kDepthChunk + i];
+        for (uint32_t c = 0; c < kPanel; c++) scratch.wide[p][i * 16 + c] = scratch.decoded[c][i];
     }
-    *stride = kDepthChunk * 16;
-    return static_cast<const float*>(wide);
-  };
-  float_gemm<LoadF32>(args, row_begin, row_end, panel_begin, panel_end, kDepthChunk, acc, chunk);
+    *chunk_stride = kDepthChunk * 16;
+    return scratch.wide[0];
+  }
+  Ahead<2> ahead(uint32_t, uint32_t, uint32_t) const { return {args.w, 0, 0}; }
+};
+void gemm_decoded(DType type, const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin,
+                  uint32_t panel_end, void* scratch) {
+  float_blocks(args, row_begin, row_end, panel_begin, panel_end, DecodedSource{type, args, row_bytes(type, args.depth)},
+               scratch);
 }
 template <DType kType>
 void gemm_decode(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin, uint32_t panel_end,

@@ -17,7 +17,6 @@ DROVER_INLINE void for_pairs(Body body) {
   body.template operator()<2>();
   body.template operator()<3>();
 }
-inline constexpr uint32_t smaller_of(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
 // What all formats share. `kType` names the layout.
 template <DType kType>

@@ -16,6 +16,7 @@
 namespace drover {
 
 inline constexpr uint64_t round_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
+inline constexpr uint32_t smaller_of(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
 enum class DType : uint32_t {
 #define DROVER_DTYPE(name, elements, bytes) name,
@@ -48,6 +49,10 @@ struct GemmArgs {
 using GemmFunction = void (*)(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin,
                               uint32_t panel_end, void* scratch);
 inline constexpr uint64_t kGemmScratchBytes = 1u << 20;
+// What a task should be: rows that share weights while these are near, panels that share the rows. Sums of such a task
+// and the rows' part in a chunk of the depth fill about half of a second-level cache of 1 to 2 MiB.
+inline constexpr uint32_t kGemmFloatRows = 256, kGemmFloatPanels = 32;  // f32 activations
+inline constexpr uint32_t kGemmIntRows = 96, kGemmIntPanels = 16;       // a8 activations
 
 struct GemmKernel {
   GemmFunction run;   // null: this dtype has no native kernel of this kind

@@ -9,19 +9,20 @@ const GemmKernel& kernel_of(const drover_program& program, const Weight& w) {
   return program.kernels->gemm[static_cast<uint32_t>(w.dtype)];
 }
 
-uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
-
-// Rows and panels per task. A task reads its rows once per few panels and its panels once: both stay in the
-// second-level cache. With few rows the panels are dealt out in small portions, so that all workers end together.
+// Rows and panels per task. With few rows the panels are dealt out in small portions, so that all workers end
+// together; with many, tasks have the size that the kernel likes unless that makes too few of them.
 struct Tiles {
   uint32_t rows, panels;
 };
-Tiles tiles_of(uint32_t rows, uint32_t panels, uint32_t threads) {
+Tiles tiles_of(uint32_t rows, uint32_t panels, uint32_t threads, bool floats) {
   if (rows <= 16) {
     const uint32_t share = panels / (threads * 8);
     return {rows, share < 4 ? 4 : share > 32 ? 32 : share / 4 * 4};
   }
-  return {smaller(rows, 96), 16};
+  Tiles tile{smaller_of(rows, floats ? kGemmFloatRows : kGemmIntRows), floats ? kGemmFloatPanels : kGemmIntPanels};
+  const auto tasks = [&] { return ((rows + tile.rows - 1) / tile.rows) * ((panels + tile.panels - 1) / tile.panels); };
+  while (threads > 1 && tasks() < threads * 4 && tile.panels > 4) tile.panels /= 2;
+  return tile;
 }
 
 }  // namespace
@@ -77,13 +78,13 @@ const OpImplementation op_gemm = {
                                       ? kernel_of(run.program, w).run
                                       : run.program.kernels->gemm_decode[static_cast<uint32_t>(w.dtype)];
       const uint32_t panels = (args.cols + kPanel - 1) / kPanel;
-      const Tiles tile = tiles_of(args.rows, panels, run.team.threads());
+      const Tiles tile = tiles_of(args.rows, panels, run.team.threads(), x.dtype == DType::f32);
       const uint32_t row_tiles = (args.rows + tile.rows - 1) / tile.rows;
       const uint32_t panel_tiles = (panels + tile.panels - 1) / tile.panels;
       // Row tiles of one panel tile follow each other: its weights are read from memory once.
       run.team.parallel(row_tiles * panel_tiles, [&](uint32_t task, uint32_t worker) {
         const uint32_t row = task % row_tiles * tile.rows, panel = task / row_tiles * tile.panels;
-        kernel(args, row, smaller(row + tile.rows, args.rows), panel, smaller(panel + tile.panels, panels),
+        kernel(args, row, smaller_of(row + tile.rows, args.rows), panel, smaller_of(panel + tile.panels, panels),
                run.scratch(worker));
       });
     },
