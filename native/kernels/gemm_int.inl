@@ -110,8 +110,8 @@ DROVER_INLINE void add_halves(const View (&w)[kV], uint32_t view_block, RowsOf8 
   for_pairs([&]<int kPair>() DROVER_LAMBDA {
     if constexpr (kPair % 2 == 0) {
       for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
-        total[r][v] = i_columns(
-            kByteZero == 0 ? 0 : x.load<int32_t>(r, a8_32_halves128(x.depth), block * 2 + kPair / 2));
+        total[r][v] =
+            i_columns(kByteZero == 0 ? 0 : x.load<int32_t>(r, a8_32_halves128(x.depth), block * 2 + kPair / 2));
       });
     }
     add_pair<kPair>(w, view_block, x, block, total);
@@ -146,9 +146,8 @@ DROVER_INLINE void add_whole(const View (&w)[kV], uint32_t view_block, RowsOf8 x
       Bytes low[kV], high[kV];
 #pragma GCC unroll 2
       for (uint32_t v = 0; v < kV; v++) w[v].template codes<kPair>(view_block, &low[v], &high[v]);
-      for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
-        sum[r][v] = s_dot(sum[r][v], low[v], x.codes(r, block * 32 + kPair * 8));
-      });
+      for_tile<kR, kV>([&](uint32_t r, uint32_t v)
+                           DROVER_LAMBDA { sum[r][v] = s_dot(sum[r][v], low[v], x.codes(r, block * 32 + kPair * 8)); });
       for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
         sum[r][v] = s_dot(sum[r][v], high[v], x.codes(r, block * 32 + kPair * 8 + 4));
       });

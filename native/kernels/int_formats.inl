@@ -53,7 +53,7 @@ struct Format32 : FormatOf<kType> {
   static constexpr bool kByteCodes = kBytes;
   static constexpr PanelLayout kLayout = panel_layout(kType);
   static constexpr bool kMins = kLayout.halves == Halves::kPerBlockMins;
-  static constexpr uint32_t kBlocks = kLayout.depth / 32;             // of a superblock
+  static constexpr uint32_t kBlocks = kLayout.depth / 32;           // of a superblock
   static constexpr uint32_t kParts = kLayout.scales == 16 ? 2 : 1;  // of a block, with a scale each
   static DROVER_INLINE ColF scale(const uint8_t* super, uint32_t block, uint32_t column) {
     return c_half(reinterpret_cast<const uint16_t*>(super) + block * 16 + column);

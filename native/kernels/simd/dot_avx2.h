@@ -91,9 +91,9 @@ DROVER_INLINE Bytes b_grid4(Bytes index, const uint32_t* grid) {
 }
 template <int kByte, int kFirst>
 DROVER_INLINE Bytes b_negate(Bytes a, Bytes signs) {
-  const __m256i spread = _mm256_add_epi8(
-      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12)),
-      _mm256_set1_epi8(kByte));
+  const __m256i spread =
+      _mm256_add_epi8(_mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12)),
+                      _mm256_set1_epi8(kByte));
   const __m256i bits = _mm256_set1_epi32(0x08040201 << kFirst);
   const __m256i minus = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(signs, spread), bits), bits);
   return _mm256_sub_epi8(_mm256_xor_si256(a, minus), minus);

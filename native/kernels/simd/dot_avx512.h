@@ -87,8 +87,9 @@ DROVER_INLINE void b_grid8(Bytes index, const uint64_t* grid, Bytes* low, Bytes*
 DROVER_INLINE Bytes b_grid4(Bytes index, const uint32_t* grid) { return _mm512_i32gather_epi32(index, grid, 4); }
 template <int kByte, int kFirst>
 DROVER_INLINE Bytes b_negate(Bytes a, Bytes signs) {
-  const __m512i spread = _mm512_add_epi8(
-      _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12)), _mm512_set1_epi8(kByte));
+  const __m512i spread =
+      _mm512_add_epi8(_mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12)),
+                      _mm512_set1_epi8(kByte));
   const __m512i bits = _mm512_set1_epi32(0x08040201 << kFirst);
   const __mmask64 minus = _mm512_test_epi8_mask(_mm512_shuffle_epi8(signs, spread), bits);
   return _mm512_mask_sub_epi8(a, minus, _mm512_setzero_si512(), a);

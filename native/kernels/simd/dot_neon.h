@@ -115,7 +115,8 @@ DROVER_INLINE Bytes b_lookup(Bytes a, const uint8_t* book) {
 }
 DROVER_INLINE Bytes l_field(Bytes a, uint32_t shift, uint32_t mask) {
   const int32x4_t by = vdupq_n_s32(-static_cast<int32_t>(shift));
-  const uint32x4_t low = vshlq_u32(vreinterpretq_u32_s32(a.low), by), high = vshlq_u32(vreinterpretq_u32_s32(a.high), by);
+  const uint32x4_t low = vshlq_u32(vreinterpretq_u32_s32(a.low), by),
+                   high = vshlq_u32(vreinterpretq_u32_s32(a.high), by);
   return {vreinterpretq_s32_u32(vandq_u32(low, vdupq_n_u32(mask))),
           vreinterpretq_s32_u32(vandq_u32(high, vdupq_n_u32(mask)))};
 }
@@ -143,8 +144,9 @@ DROVER_INLINE Bytes b_grid4(Bytes index, const uint32_t* grid) {
 }
 template <int kByte, int kFirst>
 DROVER_INLINE uint8x16_t negated(uint8x16_t a, uint8x16_t signs) {
-  const uint8x16_t spread = {kByte,     kByte,     kByte,     kByte,     kByte + 4,  kByte + 4,  kByte + 4,  kByte + 4,
-                             kByte + 8, kByte + 8, kByte + 8, kByte + 8, kByte + 12, kByte + 12, kByte + 12, kByte + 12};
+  const uint8x16_t spread = {kByte,      kByte,      kByte,      kByte,     kByte + 4, kByte + 4,
+                             kByte + 4,  kByte + 4,  kByte + 8,  kByte + 8, kByte + 8, kByte + 8,
+                             kByte + 12, kByte + 12, kByte + 12, kByte + 12};
   const uint8x16_t bits = vreinterpretq_u8_u32(vdupq_n_u32(0x08040201u << kFirst));
   const uint8x16_t minus = vtstq_u8(vqtbl1q_u8(signs, spread), bits);
   return vsubq_u8(veorq_u8(a, minus), minus);
