@@ -331,8 +331,10 @@ struct Run256 {
 #endif
 };
 
-#ifdef DROVER_AVX512
+#if defined(DROVER_AVX512)
 inline constexpr uint32_t kFewRows = 8, kTileRows = 6, kManyRows = 5;
+#elif defined(DROVER_SCALAR)
+inline constexpr uint32_t kFewRows = 2;  // plain loops gain little from more, and unroll to megabytes
 #else
 inline constexpr uint32_t kFewRows = 4, kTileRows = 3, kManyRows = 5;
 #endif
