@@ -78,7 +78,7 @@ inline constexpr PanelLayout panel_layout(DType dtype) {
       return {256, Halves::kSuper, 16, false, 4, 2};
     case DType::iq4_xs:  // index into the code book
       return {256, Halves::kSuper, 8, false, 4, 0};
-    case DType::iq3_s:  // a third of the grid's bits is not worth a look-up: index into {1, 3, .. 15, -1, .. -15}
+    case DType::iq3_s:  // indices would save 3 bits of 16: nibbles, into the book of levels and signs
       return {256, Halves::kSuper, 8, false, 4, 0};
     case DType::tq1_0:  // zero point 1
     case DType::tq2_0:
