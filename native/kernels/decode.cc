@@ -6,14 +6,13 @@
 // order cannot change a bit of it.
 #include <cstring>
 
+#include "kernels/grids.h"
 #include "kernels/panels.h"
 #include "kernels/prepare.h"
 #include "kernels/simd/half.h"
 
 namespace drover {
 namespace {
-
-#include "kernels/iq_grids.inl"
 
 constexpr uint32_t kSuper = 256;  // elements of a super-block (K, IQ and TQ types)
 constexpr uint32_t kSmall = 32;   // elements of a block of the other types

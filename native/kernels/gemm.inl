@@ -21,6 +21,15 @@ constexpr void fill_gemm(KernelTable& table) {
   set_gemm(table, DType::iq4_nl, gemm_int<Run32<BookFormat<DType::iq4_nl>>, DType::iq4_nl>, DType::a8_32);
   set_gemm(table, DType::iq4_xs, gemm_int<Run32<BookFormat<DType::iq4_xs>>, DType::iq4_xs>, DType::a8_32);
   set_gemm(table, DType::mxfp4, gemm_int<Run32<BookFormat<DType::mxfp4>>, DType::mxfp4>, DType::a8_32);
+  set_gemm(table, DType::iq3_s, gemm_int<Run32<BookFormat<DType::iq3_s>>, DType::iq3_s>, DType::a8_32);
+  set_gemm(table, DType::iq3_xxs, gemm_int<Run32<GridFormat<DType::iq3_xxs>>, DType::iq3_xxs>, DType::a8_32);
+  set_gemm(table, DType::iq2_xxs, gemm_int<Run32<GridFormat<DType::iq2_xxs>>, DType::iq2_xxs>, DType::a8_32);
+  set_gemm(table, DType::iq2_xs, gemm_int<Run32<GridFormat<DType::iq2_xs>>, DType::iq2_xs>, DType::a8_32);
+  set_gemm(table, DType::iq2_s, gemm_int<Run32<GridFormat<DType::iq2_s>>, DType::iq2_s>, DType::a8_32);
+  set_gemm(table, DType::iq1_s, gemm_int<Run32<GridFormat<DType::iq1_s>>, DType::iq1_s>, DType::a8_32);
+  set_gemm(table, DType::iq1_m, gemm_int<Run32<GridFormat<DType::iq1_m>>, DType::iq1_m>, DType::a8_32);
+  set_gemm(table, DType::tq1_0, gemm_int<Run32<TernaryFormat<DType::tq1_0>>, DType::tq1_0>, DType::a8_32);
+  set_gemm(table, DType::tq2_0, gemm_int<Run32<TernaryFormat<DType::tq2_0>>, DType::tq2_0>, DType::a8_32);
   set_gemm(table, DType::q2_k, gemm_int<Run256<Q2kFormat>, DType::q2_k>, DType::a8_256);
   set_gemm(table, DType::q3_k, gemm_int<Run256<Q3kFormat>, DType::q3_k>, DType::a8_256);
   set_gemm(table, DType::q4_k, gemm_int<Run256<Q45kFormat<DType::q4_k>>, DType::q4_k>, DType::a8_256);

@@ -53,6 +53,24 @@ struct MemorySums {
 };
 #endif
 
+// total += the products of a pair of groups of byte codes.
+template <int kPair, uint32_t kR, uint32_t kV, typename View>
+DROVER_INLINE void add_pair(const View (&w)[kV], uint32_t view_block, RowsOf8 x, uint32_t block,
+                            ColI (&total)[kR][kV]) {
+  ByteCodes low[kV], high[kV];
+#pragma GCC unroll 2
+  for (uint32_t v = 0; v < kV; v++) {
+    Bytes a, b;
+    w[v].template codes<kPair>(view_block, &a, &b);
+    low[v] = byte_codes(a);
+    high[v] = byte_codes(b);
+  }
+  for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
+    const int8_t* q = x.codes(r, block * 32 + kPair * 8);
+    total[r][v] = i_dot_byte(i_dot_byte(total[r][v], low[v], q), high[v], q + 4);
+  });
+}
+
 // sums += a 32-block's exact products times its scales, and its minima times the sum of the activations.
 template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Sums>
 DROVER_INLINE void add_scaled(const View (&w)[kV], uint32_t view_block, RowsOf8 x, uint32_t block,
@@ -60,7 +78,7 @@ DROVER_INLINE void add_scaled(const View (&w)[kV], uint32_t view_block, RowsOf8 
   ColF d[kV], m[kV];
 #pragma GCC unroll 2
   for (uint32_t v = 0; v < kV; v++) {
-    d[v] = w[v].scale(view_block);
+    d[v] = w[v].scale(view_block, 0);
     if constexpr (Format::kMins) m[v] = w[v].min(view_block);
   }
   for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
@@ -75,55 +93,85 @@ DROVER_INLINE void add_scaled(const View (&w)[kV], uint32_t view_block, RowsOf8 
   });
 }
 
+// sums += a 32-block's products, already times the scales of its halves.
+template <uint32_t kR, uint32_t kV, typename Sums>
+DROVER_INLINE void add_halves_scaled(RowsOf8 x, uint32_t block, const ColF (&scaled)[kR][kV], Sums& sums) {
+  for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
+    const ColF scale = c_set(x.load<float>(r, a8_32_scales(x.depth), block));
+    sums.set(r, v, c_fma(scaled[r][v], scale, sums.get(r, v)));
+  });
+}
+
+// sums += a 32-block of byte codes whose halves have a scale each.
+template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Sums>
+DROVER_INLINE void add_halves(const View (&w)[kV], uint32_t view_block, RowsOf8 x, uint32_t block, Sums& sums) {
+  ColI total[kR][kV];
+  ColF scaled[kR][kV];
+  for_pairs([&]<int kPair>() DROVER_LAMBDA {
+    if constexpr (kPair % 2 == 0) {
+      for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
+        total[r][v] =
+            i_columns(kByteZero == 0 ? 0 : x.load<int32_t>(r, a8_32_halves128(x.depth), block * 2 + kPair / 2));
+      });
+    }
+    add_pair<kPair>(w, view_block, x, block, total);
+    if constexpr (kPair % 2 == 1) {
+      ColF d[kV];
+#pragma GCC unroll 2
+      for (uint32_t v = 0; v < kV; v++) d[v] = w[v].scale(view_block, kPair / 2);
+      for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
+        const ColF sum = c_from(total[r][v]);
+        scaled[r][v] = kPair == 1 ? c_mul(sum, d[v]) : c_fma(sum, d[v], scaled[r][v]);
+      });
+    }
+  });
+  add_halves_scaled(x, block, scaled, sums);
+}
+
+// sums += a 32-block whose codes share a scale.
+template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Sums>
+DROVER_INLINE void add_whole(const View (&w)[kV], uint32_t view_block, RowsOf8 x, uint32_t block, Sums& sums) {
+  constexpr bool kFromZero = Format::kByteCodes ? kByteZero == 0 : Format::kMins;
+  const uint64_t zeros = Format::kByteCodes ? a8_32_zeros128(x.depth) : a8_32_zeros8(x.depth);
+  ColI total[kR][kV];
+  for_tile<kR, kV>([&](uint32_t r, uint32_t v)
+                       DROVER_LAMBDA { total[r][v] = i_columns(kFromZero ? 0 : x.load<int32_t>(r, zeros, block)); });
+  if constexpr (Format::kByteCodes) {
+    for_pairs([&]<int kPair>() DROVER_LAMBDA { add_pair<kPair>(w, view_block, x, block, total); });
+  } else {
+    static_assert(kGroups15 >= 8 || kDot32);
+    Sum sum[kR][kV];
+    for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { sum[r][v] = s_begin(total[r][v]); });
+    for_pairs([&]<int kPair>() DROVER_LAMBDA {
+      Bytes low[kV], high[kV];
+#pragma GCC unroll 2
+      for (uint32_t v = 0; v < kV; v++) w[v].template codes<kPair>(view_block, &low[v], &high[v]);
+      for_tile<kR, kV>([&](uint32_t r, uint32_t v)
+                           DROVER_LAMBDA { sum[r][v] = s_dot(sum[r][v], low[v], x.codes(r, block * 32 + kPair * 8)); });
+      for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
+        sum[r][v] = s_dot(sum[r][v], high[v], x.codes(r, block * 32 + kPair * 8 + 4));
+      });
+    });
+    for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { total[r][v] = s_total(sum[r][v], total[r][v]); });
+  }
+  add_scaled<Format>(w, view_block, x, block, total, sums);
+}
+
 // sums += 32-blocks [first, first + blocks) of the rows' depth; view block i is the i-th of them, plus `view_first`.
 template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Sums>
 DROVER_INLINE void add_32(const View (&w)[kV], uint32_t view_first, RowsOf8 x, uint32_t first, uint32_t blocks,
                           Sums& sums) {
-  constexpr bool kFromZero = Format::kByteCodes ? kByteZero == 0 : Format::kMins;
-  const uint64_t zeros = Format::kByteCodes ? a8_32_zeros128(x.depth) : a8_32_zeros8(x.depth);
   for (uint32_t b = 0; b < blocks; b++) {
     if constexpr (kV == 1 && kR <= 8) {
       constexpr uint32_t kBlockBytes = Format::kSuper / Format::kBlocks;
       for (uint32_t i = 0; i < kBlockBytes; i += kLine)
         __builtin_prefetch(w[0].super(b) + 4096 + b % Format::kBlocks * kBlockBytes + i);
     }
-    const uint32_t block = first + b;
-    ColI total[kR][kV];
-    for_tile<kR, kV>([&](uint32_t r, uint32_t v)
-                         DROVER_LAMBDA { total[r][v] = i_columns(kFromZero ? 0 : x.load<int32_t>(r, zeros, block)); });
-    if constexpr (Format::kByteCodes) {
-      for_pairs([&]<int kPair>() DROVER_LAMBDA {
-        ByteCodes low[kV], high[kV];
-#pragma GCC unroll 2
-        for (uint32_t v = 0; v < kV; v++) {
-          Bytes a, b2;
-          w[v].template codes<kPair>(view_first + b, &a, &b2);
-          low[v] = byte_codes(a);
-          high[v] = byte_codes(b2);
-        }
-        for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
-          const int8_t* q = x.codes(r, block * 32 + kPair * 8);
-          total[r][v] = i_dot_byte(i_dot_byte(total[r][v], low[v], q), high[v], q + 4);
-        });
-      });
+    if constexpr (Format::kParts == 1) {
+      add_whole<Format, kR, kV>(w, view_first + b, x, first + b, sums);
     } else {
-      static_assert(kGroups15 >= 8 || kDot32);
-      Sum sum[kR][kV];
-      for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { sum[r][v] = s_begin(total[r][v]); });
-      for_pairs([&]<int kPair>() DROVER_LAMBDA {
-        Bytes low[kV], high[kV];
-#pragma GCC unroll 2
-        for (uint32_t v = 0; v < kV; v++) w[v].template codes<kPair>(view_first + b, &low[v], &high[v]);
-        for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
-          sum[r][v] = s_dot(sum[r][v], low[v], x.codes(r, block * 32 + kPair * 8));
-        });
-        for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
-          sum[r][v] = s_dot(sum[r][v], high[v], x.codes(r, block * 32 + kPair * 8 + 4));
-        });
-      });
-      for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { total[r][v] = s_total(sum[r][v], total[r][v]); });
+      add_halves<Format, kR, kV>(w, view_first + b, x, first + b, sums);
     }
-    add_scaled<Format>(w, view_first + b, x, block, total, sums);
   }
 }
 
@@ -196,18 +244,31 @@ DROVER_INLINE void add_256(const View (&w)[kV], RowsOf8 x, uint32_t block, Sums&
 template <typename Format, uint32_t kR>
 DROVER_INLINE void add_words(const Wide32 (&w)[2], const int16_t* words, RowsOf8 x, uint32_t first, uint32_t blocks,
                              MemorySums& sums) {
+  constexpr uint32_t kParts = Format::kParts;
   for (uint32_t b = 0; b < blocks; b++) {
-    ColI total[kR][2];
-    for_tile<kR, 2>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { total[r][v] = i_columns(0); });
+    ColF scaled[kR][2];
+#pragma GCC unroll 2
+    for (uint32_t part = 0; part < kParts; part++) {
+      ColI total[kR][2];
+      for_tile<kR, 2>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { total[r][v] = i_columns(0); });
 #pragma GCC unroll 16
-    for (uint32_t i = 0; i < 16; i++) {  // even and odd elements of eight groups
-      const uint8_t* line = w[0].chunk + (b * 16 + i) * kLine;
-      const Bytes codes[2] = {b_load(line), b_load(line + kLine / 2)};
-      const int16_t* pair = words + i % 2 * (kChunk / 2) + (b * 8 + i / 2) * 2;
-      for_tile<kR, 2>([&](uint32_t r, uint32_t v)
-                          DROVER_LAMBDA { total[r][v] = i_dot_words(total[r][v], codes[v], pair + r * kChunk); });
+      for (uint32_t i = 16 / kParts * part; i < 16 / kParts * (part + 1); i++) {  // even and odd elements of groups
+        const uint8_t* line = w[0].chunk + (b * 16 + i) * kLine;
+        const Bytes codes[2] = {b_load(line), b_load(line + kLine / 2)};
+        const int16_t* pair = words + i % 2 * (kChunk / 2) + (b * 8 + i / 2) * 2;
+        for_tile<kR, 2>([&](uint32_t r, uint32_t v)
+                            DROVER_LAMBDA { total[r][v] = i_dot_words(total[r][v], codes[v], pair + r * kChunk); });
+      }
+      if constexpr (kParts == 1) {
+        add_scaled<Format>(w, b, x, first + b, total, sums);
+      } else {
+        for_tile<kR, 2>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
+          const ColF sum = c_from(total[r][v]), d = w[v].scale(b, part);
+          scaled[r][v] = part == 0 ? c_mul(sum, d) : c_fma(sum, d, scaled[r][v]);
+        });
+      }
     }
-    add_scaled<Format>(w, b, x, first + b, total, sums);
+    if constexpr (kParts == 2) add_halves_scaled(x, first + b, scaled, sums);
   }
 }
 #endif
@@ -270,8 +331,10 @@ struct Run256 {
 #endif
 };
 
-#ifdef DROVER_AVX512
+#if defined(DROVER_AVX512)
 inline constexpr uint32_t kFewRows = 8, kTileRows = 6, kManyRows = 5;
+#elif defined(DROVER_SCALAR)
+inline constexpr uint32_t kFewRows = 2;  // plain loops gain little from more, and unroll to megabytes
 #else
 inline constexpr uint32_t kFewRows = 4, kTileRows = 3, kManyRows = 5;
 #endif

@@ -1,6 +1,7 @@
 // The block formats that multiply 8-bit activations, as tiles read them: the codes of two groups of 4 k and the scales,
 // either from prepared panels (Packed, layouts in panels.h) or from a chunk of 256 k that has been unpacked once for
 // many rows (Wide: one byte per code, 4 bytes per column and scale).
+#include "grids.h"
 #include "panels.h"
 
 namespace drover {
@@ -51,7 +52,8 @@ struct Format32 : FormatOf<kType> {
   static constexpr bool kByteCodes = kBytes;
   static constexpr PanelLayout kLayout = panel_layout(kType);
   static constexpr bool kMins = kLayout.halves == Halves::kPerBlockMins;
-  static constexpr uint32_t kBlocks = kLayout.depth / 32;  // of a superblock
+  static constexpr uint32_t kBlocks = kLayout.depth / 32;           // of a superblock
+  static constexpr uint32_t kParts = kLayout.scales == 16 ? 2 : 1;  // of a block, with a scale each
   static DROVER_INLINE ColF scale(const uint8_t* super, uint32_t block, uint32_t column) {
     return c_half(reinterpret_cast<const uint16_t*>(super) + block * 16 + column);
   }
@@ -90,12 +92,14 @@ struct ByteBook {
     for (uint32_t i = 0; i < 16; i++) at[i] = static_cast<uint8_t>(codes[i] + 128);
   }
 };
-constexpr ByteBook kIq4Book(kIq4Codes), kE2m1Book(kE2m1Codes);
-template <DType kType>  // iq4_nl, iq4_xs and mxfp4
+constexpr ByteBook kIq4Book(kIq4Codes), kE2m1Book(kE2m1Codes), kIq3Book(kIq3Codes);
+template <DType kType>  // iq4_nl, iq4_xs, iq3_s and mxfp4
 struct BookFormat : Format32<kType, true> {
   template <int kPair>
   static DROVER_INLINE void codes(const uint8_t* columns, uint32_t pair, Bytes* low, Bytes* high) {
-    constexpr const uint8_t* kBook = kType == DType::mxfp4 ? kE2m1Book.at : kIq4Book.at;
+    constexpr const uint8_t* kBook = kType == DType::mxfp4   ? kE2m1Book.at
+                                     : kType == DType::iq3_s ? kIq3Book.at
+                                                             : kIq4Book.at;
     FormatOf<kType>::four_bits(columns, pair, low, high);
     *low = b_lookup(*low, kBook);
     *high = b_lookup(*high, kBook);
@@ -107,6 +111,65 @@ struct BookFormat : Format32<kType, true> {
     // A half times six bits: exact.
     const uint8_t* scales = super + FormatOf<kType>::kLayout.scales_at() + column;
     return c_mul(c_half(halves), c_bytes(scales + block * 16));
+  }
+};
+
+// Ternary codes, one scale for 256.
+template <DType kType>  // tq1_0 and tq2_0
+struct TernaryFormat : Format32<kType, true> {
+  template <int kPair>
+  static DROVER_INLINE void codes(const uint8_t* columns, uint32_t pair, Bytes* low, Bytes* high) {
+    const Bytes plane = FormatOf<kType>::low_line(columns, pair / 2);
+    *low = b_plus(b_field<kPair % 2 * 4, 3, 0>(plane), 127);
+    *high = b_plus(b_field<kPair % 2 * 4 + 2, 3, 0>(plane), 127);
+  }
+  static DROVER_INLINE ColF scale(const uint8_t* super, uint32_t, uint32_t column) {
+    return c_half(reinterpret_cast<const uint16_t*>(super) + column);
+  }
+};
+// Indices into a grid. A pair of groups is a vector of 8, or two of 4.
+template <DType kType>  // iq1_s, iq1_m, iq2_xxs, iq2_xs, iq2_s and iq3_xxs
+struct GridFormat : Format32<kType, true> {
+  static constexpr PanelLayout kLayout = panel_layout(kType);
+  static constexpr GridLayout kGrid = kLayout.grid;
+  static constexpr bool kShifted = kType == DType::iq1_s || kType == DType::iq1_m;
+  static DROVER_INLINE const uint64_t* grid8() {
+    if constexpr (kType == DType::iq2_xxs) return kIq2XxsCodes.at;
+    if constexpr (kType == DType::iq2_xs) return kIq2XsCodes.at;
+    if constexpr (kType == DType::iq2_s) return kIq2SCodes.at;
+    return kIq1Codes.at;
+  }
+  template <int kPair>
+  static DROVER_INLINE void codes(const uint8_t* columns, uint32_t pair, Bytes* low, Bytes* high) {
+    if constexpr (kGrid.vector == 4) {
+      const Bytes index = b_load(columns + kLayout.index_at() + pair / 2 * kLine);
+      *low = b_grid4(l_field(index, kPair % 2 * 16, 255), kIq3XxsCodes.at);
+      *high = b_grid4(l_field(index, kPair % 2 * 16 + 8, 255), kIq3XxsCodes.at);
+    } else {
+      Bytes index = l_field(b_load(columns + kLayout.index_at() + pair / kPairs * kLine), kPair * 8, 255);
+      if constexpr (kGrid.above_bits == 0) {
+        b_grid8(index, grid8(), low, high);
+      } else {
+        constexpr uint32_t kVectors = 32 / kGrid.above_bits;  // of a line
+        const Bytes above = b_load(columns + kLayout.above_at() + pair / kVectors * kLine);
+        const uint32_t shift = pair % kVectors * kGrid.above_bits;
+        index = l_above(index, l_field(above, shift, kShifted ? 7 : (1u << kGrid.above_bits) - 1));
+        b_grid8(index, grid8(), low, high);
+        if constexpr (kShifted) {
+          *low = b_less_two(*low, above, shift + 3);
+          *high = b_less_two(*high, above, shift + 3);
+        }
+      }
+    }
+    if constexpr (kGrid.signs) {
+      const Bytes signs = b_load(columns + kLayout.signs_at() + pair / kPairs * kLine);
+      *low = b_negate<kPair, 0>(*low, signs);
+      *high = b_negate<kPair, 4>(*high, signs);
+    }
+  }
+  static DROVER_INLINE ColF scale(const uint8_t* super, uint32_t i, uint32_t column) {
+    const ColF d = c_mul(c_half(reinterpret_cast<const uint16_t*>(super) + column), c_set(kGrid.unit));
+    return c_mul(d, c_bytes(super + kLayout.scales_at() + i * 16 + column));  // exact
   }
 };
 
@@ -181,8 +244,9 @@ struct Packed32 {
   DROVER_INLINE void codes(uint32_t block, Bytes* low, Bytes* high) const {
     Format::template codes<kPair>(super(block) + column * 4, block % Format::kBlocks * kPairs + kPair, low, high);
   }
-  DROVER_INLINE ColF scale(uint32_t block) const {
-    return Format::scale(super(block), block % Format::kBlocks, column);
+  // Of part `part` of a block.
+  DROVER_INLINE ColF scale(uint32_t block, uint32_t part) const {
+    return Format::scale(super(block), block % Format::kBlocks * Format::kParts + part, column);
   }
   DROVER_INLINE ColF min(uint32_t block) const { return Format::min(super(block), block % Format::kBlocks, column); }
 };
@@ -233,8 +297,8 @@ struct Wide {
   DROVER_INLINE const uint8_t* at(uint32_t offset, uint32_t i) const { return chunk + offset + i * kLine + column * 4; }
 };
 struct Wide32 : Wide {
-  DROVER_INLINE ColF scale(uint32_t block) const {
-    return c_load(reinterpret_cast<const float*>(at(kWideScales, block)));
+  DROVER_INLINE ColF scale(uint32_t block, uint32_t part) const {
+    return c_load(reinterpret_cast<const float*>(at(kWideScales + part * 8 * kLine, block)));
   }
   DROVER_INLINE ColF min(uint32_t block) const { return c_load(reinterpret_cast<const float*>(at(kWideZeros, block))); }
 };
@@ -276,7 +340,8 @@ void widen_32(const uint8_t* panel, uint32_t first, uint32_t blocks, uint8_t* ch
         from.template codes<kPair>(first + b, &low, &high);
         store_codes<kPair, Format::kByteCodes>(chunk, b, column, low, high);
       });
-      store_float(chunk, kWideScales, b, column, from.scale(first + b));
+      for (uint32_t part = 0; part < Format::kParts; part++)
+        store_float(chunk, kWideScales + part * 8 * kLine, b, column, from.scale(first + b, part));
       if constexpr (Format::kMins) store_float(chunk, kWideZeros, b, column, from.min(first + b));
     }
   }

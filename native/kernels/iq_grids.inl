@@ -1,9 +1,8 @@
 // Code books of the IQ tensor types: constants of the GGUF format. Element j of a vector is byte j of the little-endian
 // word. Generated once from the same codes as lib/format/decode/grids.ts; test/format/grids.test.ts proves them equal.
-// No include guard: included inside an anonymous namespace, after <cstdint>, by decode.cc and by kernels that look up
-// books.
+// No include guard: grids.cc alone includes it.
 
-static const uint64_t kIq2XxsGrid[256] = {
+constexpr uint64_t kIq2XxsGrid[256] = {
     0x0808080808080808, 0x080808080808082b, 0x0808080808081919, 0x0808080808082b08, 0x0808080808082b2b,
     0x0808080808190819, 0x0808080808191908, 0x08080808082b0808, 0x08080808082b082b, 0x08080808082b2b08,
     0x08080808082b2b2b, 0x0808080819080819, 0x0808080819081908, 0x0808080819190808, 0x0808080819192b08,
@@ -58,7 +57,7 @@ static const uint64_t kIq2XxsGrid[256] = {
     0x2b2b2b1908081908,
 };
 
-static const uint64_t kIq2XsGrid[512] = {
+constexpr uint64_t kIq2XsGrid[512] = {
     0x0808080808080808, 0x080808080808082b, 0x0808080808081919, 0x0808080808082b08, 0x0808080808082b2b,
     0x0808080808190819, 0x0808080808191908, 0x080808080819192b, 0x0808080808192b19, 0x08080808082b0808,
     0x08080808082b082b, 0x08080808082b1919, 0x08080808082b2b08, 0x0808080819080819, 0x0808080819081908,
@@ -164,7 +163,7 @@ static const uint64_t kIq2XsGrid[512] = {
     0x2b2b2b2b2b190819, 0x2b2b2b2b2b2b2b2b,
 };
 
-static const uint64_t kIq2SGrid[1024] = {
+constexpr uint64_t kIq2SGrid[1024] = {
     0x0808080808080808, 0x080808080808082b, 0x0808080808081919, 0x0808080808082b08, 0x0808080808082b2b,
     0x0808080808190819, 0x0808080808191908, 0x080808080819192b, 0x0808080808192b19, 0x08080808082b0808,
     0x08080808082b082b, 0x08080808082b1919, 0x08080808082b2b08, 0x0808080819080819, 0x0808080819081908,
@@ -372,7 +371,7 @@ static const uint64_t kIq2SGrid[1024] = {
     0x2b2b2b2b082b082b, 0x2b2b2b2b082b2b08, 0x2b2b2b2b2b082b08, 0x2b2b2b2b2b2b2b2b,
 };
 
-static const uint32_t kIq3XxsGrid[256] = {
+constexpr uint32_t kIq3XxsGrid[256] = {
     0x04040404, 0x04040414, 0x04040424, 0x04040c0c, 0x04040c1c, 0x04040c3e, 0x04041404, 0x04041414, 0x04041c0c,
     0x04042414, 0x04043e1c, 0x04043e2c, 0x040c040c, 0x040c041c, 0x040c0c04, 0x040c0c14, 0x040c140c, 0x040c142c,
     0x040c1c04, 0x040c1c14, 0x040c240c, 0x040c2c24, 0x040c3e04, 0x04140404, 0x04140414, 0x04140424, 0x04140c0c,
@@ -404,7 +403,7 @@ static const uint32_t kIq3XxsGrid[256] = {
     0x3e2c0404, 0x3e2c0414, 0x3e2c1424, 0x3e341c04,
 };
 
-static const uint32_t kIq3SGrid[512] = {
+constexpr uint32_t kIq3SGrid[512] = {
     0x01010101, 0x01010103, 0x01010105, 0x0101010b, 0x0101010f, 0x01010301, 0x01010303, 0x01010305, 0x01010309,
     0x0101030d, 0x01010501, 0x01010503, 0x0101050b, 0x01010707, 0x01010901, 0x01010905, 0x0101090b, 0x0101090f,
     0x01010b03, 0x01010b07, 0x01010d01, 0x01010d05, 0x01010f03, 0x01010f09, 0x01010f0f, 0x01030101, 0x01030103,
@@ -464,7 +463,7 @@ static const uint32_t kIq3SGrid[512] = {
     0x0f090307, 0x0f090501, 0x0f090b01, 0x0f0b0505, 0x0f0b0905, 0x0f0d0105, 0x0f0d0703, 0x0f0f0101,
 };
 
-static const uint64_t kIq1SGrid[2048] = {
+constexpr uint64_t kIq1SGrid[2048] = {
     0xffffffffffffffff, 0xffffffffffffff01, 0xffffffffffff0000, 0xffffffffffff01ff, 0xffffffffffff0101,
     0xffffffffff00ff00, 0xffffffffff000000, 0xffffffffff01ffff, 0xffffffffff01ff01, 0xffffffffff0101ff,
     0xffffffffff010101, 0xffffffff00ff0000, 0xffffffff0000ff00, 0xffffffff000000ff, 0xffffffff00000001,
@@ -878,7 +877,7 @@ static const uint64_t kIq1SGrid[2048] = {
 };
 
 // Sign masks of 8 elements from 7 stored bits: the eighth makes the number of minus signs even.
-static const uint8_t kEvenSigns[128] = {
+constexpr uint8_t kEvenSigns[128] = {
     0x00, 0x81, 0x82, 0x03, 0x84, 0x05, 0x06, 0x87, 0x88, 0x09, 0x0a, 0x8b, 0x0c, 0x8d, 0x8e, 0x0f,
     0x90, 0x11, 0x12, 0x93, 0x14, 0x95, 0x96, 0x17, 0x18, 0x99, 0x9a, 0x1b, 0x9c, 0x1d, 0x1e, 0x9f,
     0xa0, 0x21, 0x22, 0xa3, 0x24, 0xa5, 0xa6, 0x27, 0x28, 0xa9, 0xaa, 0x2b, 0xac, 0x2d, 0x2e, 0xaf,

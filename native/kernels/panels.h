@@ -5,6 +5,10 @@
 //   scales   u8 or i8 [scales][16], then mins u8 [scales][16] where the format has them
 //   low      lines of the lowest 8, 4 or 2 bits of the codes
 //   high     lines of the bits above, where the format has any
+// or, where the file has indices into a grid of vectors, in place of low and high
+//   index    lines of the lowest 8 bits of the indices, four to a column: byte 4 c + j = column c, vector 4 l + j
+//   above    lines of the bits above, 32 to a column, the first vector's in the lowest bits
+//   signs    lines of sign masks, a byte for 8 k: bit j of byte 4 c + i = column c, k = 8 (4 l + i) + j
 // "Line": 64 bytes, the codes of 16 columns x 4 consecutive k, byte 4 c + j = column c, k = 4 g + j; g is the group. A
 // line of n-bit fields holds 8 / n groups, the first in the lowest bits.
 // Superblocks are multiples of 64 bytes; a depth that ends inside a superblock is filled with zero codes and scales.
@@ -24,6 +28,13 @@ enum class Halves : uint8_t {
   kPerBlockMins,  // 64 k: the same, then minimum of the first, of the second
   kSuper,         // 256 k: d, dmin (0 where there are no mins)
 };
+// Vectors of a grid in place of codes; the scales then count in `unit` of d.
+struct GridLayout {
+  uint32_t vector;      // k of a vector, 8 or 4; 0: there are codes
+  uint32_t above_bits;  // of an index, above the lowest 8
+  bool signs;
+  float unit;
+};
 struct PanelLayout {
   uint32_t depth;  // k per superblock; 0: this dtype has no prepared form
   Halves halves;
@@ -31,11 +42,15 @@ struct PanelLayout {
   bool mins;          // as many integer mins
   uint32_t low_bits;  // of a code, and how many lie above
   uint32_t high_bits;
+  GridLayout grid = {0, 0, false, 1};
   constexpr uint32_t scales_at() const { return halves == Halves::kPerBlockMins ? 128 : 64; }
   constexpr uint32_t mins_at() const { return scales_at() + scales * 16; }
   constexpr uint32_t low_at() const { return mins_at() + (mins ? scales * 16 : 0); }
   constexpr uint32_t high_at() const { return low_at() + depth * 2 * low_bits; }
-  constexpr uint32_t bytes() const { return high_at() + depth * 2 * high_bits; }
+  constexpr uint32_t index_at() const { return high_at() + depth * 2 * high_bits; }
+  constexpr uint32_t above_at() const { return index_at() + (grid.vector == 0 ? 0 : depth / grid.vector * 16); }
+  constexpr uint32_t signs_at() const { return above_at() + depth / 4 * grid.above_bits; }
+  constexpr uint32_t bytes() const { return signs_at() + (grid.signs ? depth * 2 : 0); }
 };
 inline constexpr PanelLayout panel_layout(DType dtype) {
   switch (dtype) {
@@ -63,6 +78,23 @@ inline constexpr PanelLayout panel_layout(DType dtype) {
       return {256, Halves::kSuper, 16, false, 4, 2};
     case DType::iq4_xs:  // index into the code book
       return {256, Halves::kSuper, 8, false, 4, 0};
+    case DType::iq3_s:  // indices would save 3 bits of 16: nibbles, into the book of levels and signs
+      return {256, Halves::kSuper, 8, false, 4, 0};
+    case DType::tq1_0:  // zero point 1
+    case DType::tq2_0:
+      return {256, Halves::kSuper, 0, false, 2, 0};
+    case DType::iq2_xxs:
+      return {256, Halves::kSuper, 8, false, 0, 0, {8, 0, true, 0.125f}};
+    case DType::iq2_xs:
+      return {256, Halves::kSuper, 16, false, 0, 0, {8, 1, true, 0.125f}};
+    case DType::iq2_s:
+      return {256, Halves::kSuper, 16, false, 0, 0, {8, 2, true, 0.125f}};
+    case DType::iq3_xxs:
+      return {256, Halves::kSuper, 8, false, 0, 0, {4, 0, true, 0.25f}};
+    case DType::iq1_s:  // the fourth bit above: shifted down instead of up, which takes 2 from each code
+      return {256, Halves::kSuper, 8, false, 0, 0, {8, 4, false, 0.125f}};
+    case DType::iq1_m:
+      return {256, Halves::kSuper, 16, false, 0, 0, {8, 4, false, 0.125f}};
     default:
       return {0, Halves::kSuper, 0, false, 0, 0};
   }
@@ -78,9 +110,10 @@ inline constexpr uint64_t panel_bytes(DType dtype, uint32_t depth) {
 }
 
 // Code books: constants of the GGUF format (iq4_nl and iq4_xs; twice the E2M1 values of mxfp4, so that they are
-// integers: the block scale is halved instead).
+// integers: the block scale is halved instead; the elements of iq3_s's grid, and their negatives).
 constexpr int8_t kIq4Codes[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 constexpr int8_t kE2m1Codes[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+constexpr int8_t kIq3Codes[16] = {1, 3, 5, 7, 9, 11, 13, 15, -1, -3, -5, -7, -9, -11, -13, -15};
 
 }  // namespace drover
 

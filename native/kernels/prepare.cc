@@ -3,6 +3,8 @@
 
 #include <cstring>
 
+#include "columns.h"
+#include "grids.h"
 #include "panels.h"
 #include "simd/half.h"
 
@@ -10,19 +12,6 @@ namespace drover {
 namespace {
 
 constexpr uint32_t kCols = kPanel;
-
-// The codes of one superblock of one column and its scales, as the panel wants them.
-struct Column {
-  alignas(64) uint8_t codes[256];
-  uint16_t d[2], m[2];
-  uint8_t scales[16], mins[16];
-};
-
-uint16_t load16(const uint8_t* p) {
-  uint16_t value;
-  std::memcpy(&value, p, 2);
-  return value;
-}
 
 void nibbles_32(const uint8_t* packed, uint8_t* codes) {
   for (uint32_t j = 0; j < 16; j++) {
@@ -135,8 +124,11 @@ void read_256(DType dtype, const uint8_t* block, Column& column) {
       return read_q6_k(block, column);
     case DType::iq4_xs:
       return read_iq4_xs(block, column);
-    default:
+    case DType::q4_k:
+    case DType::q5_k:
       break;
+    default:
+      return read_iq_tq(dtype, block, column);
   }
   column.d[0] = load16(block);
   column.m[0] = load16(block + 2);
@@ -187,6 +179,26 @@ void write_bits(const Column* columns, uint32_t depth, uint32_t first, uint32_t 
   }
 }
 
+// Lines of indices and sign masks.
+void write_grid(const PanelLayout& layout, const Column* columns, uint8_t* out) {
+  const uint32_t vectors = layout.depth / layout.grid.vector, bits = layout.grid.above_bits;
+  for (uint32_t c = 0; c < kCols; c++) {
+    for (uint32_t i = 0; i < vectors; i++) {
+      out[layout.index_at() + i / 4 * kLine + c * 4 + i % 4] = static_cast<uint8_t>(columns[c].index[i]);
+    }
+    for (uint32_t line = 0; line < bits; line++) {
+      uint32_t packed = 0;
+      for (uint32_t i = 0; i < 32 / bits; i++) {
+        packed |= static_cast<uint32_t>(columns[c].index[line * (32 / bits) + i] >> 8) << (i * bits);
+      }
+      std::memcpy(out + layout.above_at() + line * kLine + c * 4, &packed, 4);
+    }
+    for (uint32_t i = 0; i < layout.depth / 8 && layout.grid.signs; i++) {
+      out[layout.signs_at() + i / 4 * kLine + c * 4 + i % 4] = columns[c].signs[i];
+    }
+  }
+}
+
 void write_superblock(const PanelLayout& layout, const Column* columns, uint8_t* out) {
   uint16_t* halves = reinterpret_cast<uint16_t*>(out);
   for (uint32_t c = 0; c < kCols; c++) {
@@ -201,6 +213,7 @@ void write_superblock(const PanelLayout& layout, const Column* columns, uint8_t*
       if (layout.mins) out[layout.mins_at() + i * 16 + c] = columns[c].mins[i];
     }
   }
+  if (layout.grid.vector != 0) return write_grid(layout, columns, out);
   if (layout.low_bits == 4) {
     write_nibbles(columns, layout.depth, out + layout.low_at());
   } else {
@@ -325,6 +338,11 @@ int32_t code_value(DType dtype, int32_t code) {
       return kIq4Codes[code];
     case DType::mxfp4:
       return kE2m1Codes[code];
+    case DType::iq3_s:
+      return kIq3Codes[code];
+    case DType::tq1_0:
+    case DType::tq2_0:
+      return code - 1;
     default:
       return code;
   }
@@ -334,6 +352,39 @@ int32_t code_value(DType dtype, int32_t code) {
 int32_t field(const uint8_t* lines, uint32_t bits, uint32_t i, uint32_t c) {
   const uint32_t groups = 8 / bits, group = i / 4;
   return lines[group / groups * kLine + c * 4 + i % 4] >> (group % groups * bits) & ((1 << bits) - 1);
+}
+
+// Element i of column c of a superblock with codes, and of one with vectors of a grid.
+int32_t coded_element(DType dtype, const PanelLayout& layout, const uint8_t* super, uint32_t i, uint32_t c) {
+  int32_t code = field(super + layout.low_at(), layout.low_bits, i, c);
+  if (layout.high_bits != 0) code |= field(super + layout.high_at(), layout.high_bits, i, c) << layout.low_bits;
+  return code_value(dtype, code);
+}
+int32_t grid_element(DType dtype, const PanelLayout& layout, const uint8_t* super, uint32_t i, uint32_t c) {
+  const uint32_t vector = i / layout.grid.vector, element = i % layout.grid.vector, bits = layout.grid.above_bits;
+  uint32_t index = super[layout.index_at() + vector / 4 * kLine + c * 4 + vector % 4];
+  if (bits != 0) {
+    const uint32_t line = load32(super + layout.above_at() + vector / (32 / bits) * kLine + c * 4);
+    index |= (line >> (vector % (32 / bits) * bits) & ((1u << bits) - 1)) << 8;
+  }
+  const bool minus =
+      layout.grid.signs && (super[layout.signs_at() + i / 32 * kLine + c * 4 + i / 8 % 4] >> (i % 8) & 1) != 0;
+  const auto value_of = [&](uint64_t codes) {
+    const int32_t value = static_cast<int32_t>(codes >> (8 * element) & 255) - 128;
+    return minus ? -value : value;
+  };
+  switch (dtype) {
+    case DType::iq2_xxs:
+      return value_of(kIq2XxsCodes.at[index]);
+    case DType::iq2_xs:
+      return value_of(kIq2XsCodes.at[index]);
+    case DType::iq2_s:
+      return value_of(kIq2SCodes.at[index]);
+    case DType::iq3_xxs:
+      return value_of(kIq3XxsCodes.at[index]);
+    default:
+      return value_of(kIq1Codes.at[index & 2047]) - (index > 2047 ? 2 : 0);
+  }
 }
 
 }  // namespace
@@ -355,9 +406,8 @@ void decode_prepared_row(DType dtype, const uint8_t* prepared, uint32_t, uint32_
     const uint8_t* super = panel + uint64_t{k / layout.depth} * layout.bytes();
     const uint16_t* halves = reinterpret_cast<const uint16_t*>(super);
     const uint32_t i = k % layout.depth;
-    int32_t code = field(super + layout.low_at(), layout.low_bits, i, c);
-    if (layout.high_bits != 0) code |= field(super + layout.high_at(), layout.high_bits, i, c) << layout.low_bits;
-    const float value = static_cast<float>(code_value(dtype, code));
+    const float value = static_cast<float>(layout.grid.vector == 0 ? coded_element(dtype, layout, super, i, c)
+                                                                   : grid_element(dtype, layout, super, i, c));
     if (layout.halves != Halves::kSuper) {
       const uint16_t half = halves[i / 32 * 16 + c];
       const float d = dtype == DType::mxfp4 ? bfloat_to_float(half) : half_to_float(half);
@@ -365,11 +415,15 @@ void decode_prepared_row(DType dtype, const uint8_t* prepared, uint32_t, uint32_
       if (layout.halves == Halves::kPerBlockMins) out[k] += half_to_float(halves[32 + i / 32 * 16 + c]);
       continue;
     }
+    if (layout.scales == 0) {
+      out[k] = half_to_float(halves[c]) * value;
+      continue;
+    }
     const uint32_t at = i / (256 / layout.scales) * 16 + c;
     const uint8_t scale = super[layout.scales_at() + at];
     // With mins, scales are unsigned.
     const float factor = static_cast<float>(layout.mins ? scale : static_cast<int8_t>(scale));
-    out[k] = half_to_float(halves[c]) * factor * value;
+    out[k] = half_to_float(halves[c]) * layout.grid.unit * factor * value;
     if (layout.mins) out[k] -= half_to_float(halves[16 + c]) * static_cast<float>(super[layout.mins_at() + at]);
   }
 }

@@ -1,7 +1,8 @@
 // 8-bit activation rows. Layout of a row of K elements, K rounded up to Kp (64 for a8_32, 256 for a8_256), zeros past
 // K:
-//   a8_32:  int8 q[Kp], float scale[Kp/32], int32 zero8[Kp/32], int32 zero128[Kp/32]
-//           x ≈ scale[b] q; zero8[b] = -8 Σ q over the block: what a zero point of 8 adds to a product; zero128 alike
+//   a8_32:  int8 q[Kp], float scale[Kp/32], int32 zero8[Kp/32], int32 zero128[Kp/32], int32 half128[Kp/16]
+//           x ≈ scale[b] q; zero8[b] = -8 Σ q over the block: what a zero point of 8 adds to a product; zero128 alike,
+//           and half128 over halves of blocks
 //   a8_256: int8 q[Kp], float scale[Kp/256], int16 sum16[Kp/16], int16 sum32[Kp/32], int32 zero32[Kp/8]
 //           one scale per 256; sums of 16 and 32 codes; zero32 = -32 Σ q over 8 codes
 // scale = max|x| / 127; q = round to nearest even (x · (127 / max|x|)); a block without a value of 2^-100 or more has
@@ -18,6 +19,7 @@ namespace drover {
 inline constexpr uint64_t a8_32_scales(uint32_t cols) { return round_up(cols, 64); }
 inline constexpr uint64_t a8_32_zeros8(uint32_t cols) { return a8_32_scales(cols) + round_up(cols, 64) / 32 * 4; }
 inline constexpr uint64_t a8_32_zeros128(uint32_t cols) { return a8_32_zeros8(cols) + round_up(cols, 64) / 32 * 4; }
+inline constexpr uint64_t a8_32_halves128(uint32_t cols) { return a8_32_zeros128(cols) + round_up(cols, 64) / 32 * 4; }
 inline constexpr uint64_t a8_256_scales(uint32_t cols) { return round_up(cols, 256); }
 inline constexpr uint64_t a8_256_sums16(uint32_t cols) { return a8_256_scales(cols) + round_up(cols, 256) / 256 * 4; }
 inline constexpr uint64_t a8_256_sums32(uint32_t cols) { return a8_256_sums16(cols) + round_up(cols, 256) / 16 * 2; }
@@ -27,7 +29,7 @@ inline constexpr float kSmallestQuantized = 0x1p-100f;
 inline constexpr uint64_t activation_row_bytes(DType dtype, uint32_t cols) {
   uint64_t bytes = 0;
   if (dtype == DType::f32 || dtype == DType::u32) bytes = uint64_t{cols} * 4;
-  if (dtype == DType::a8_32) bytes = a8_32_zeros128(cols) + round_up(cols, 64) / 32 * 4;
+  if (dtype == DType::a8_32) bytes = a8_32_halves128(cols) + round_up(cols, 64) / 16 * 4;
   if (dtype == DType::a8_256) bytes = a8_256_zeros32(cols) + round_up(cols, 256) / 8 * 4;
   bytes = round_up(bytes, 64);
   return bytes != 0 && bytes % 4096 == 0 ? bytes + 64 : bytes;

@@ -38,13 +38,16 @@ void quantize_a8_32(const float* x, uint32_t cols, uint8_t* out) {
   float* scales = reinterpret_cast<float*>(out + a8_32_scales(cols));
   int32_t* zeros8 = reinterpret_cast<int32_t*>(out + a8_32_zeros8(cols));
   int32_t* zeros128 = reinterpret_cast<int32_t*>(out + a8_32_zeros128(cols));
+  int32_t* halves128 = reinterpret_cast<int32_t*>(out + a8_32_halves128(cols));
   const uint32_t padded = static_cast<uint32_t>(round_up(cols, 64));
   for (uint32_t k = 0; k < padded; k += 32) {
     const uint32_t valid = k >= cols ? 0 : cols - k < 32 ? cols - k : 32;
     scales[k / 32] = quantize_block(x + (valid ? k : 0), 32, valid, q + k);
-    const int32_t sum = sum_of(q + k, 32);
-    zeros8[k / 32] = -8 * sum;
-    zeros128[k / 32] = -128 * sum;
+    const int32_t first = sum_of(q + k, 16), second = sum_of(q + k + 16, 16);
+    zeros8[k / 32] = -8 * (first + second);
+    zeros128[k / 32] = -128 * (first + second);
+    halves128[k / 16] = -128 * first;
+    halves128[k / 16 + 1] = -128 * second;
   }
 }
 

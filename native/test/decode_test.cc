@@ -128,6 +128,8 @@ int main() {
       CHECK(prepared_bytes(dtype, 16, 256) == 0, "%s has no prepared form", name_of(dtype));
       continue;
     }
+    CHECK(prepared_bytes(dtype, 16, 1024) * 10 <= row_bytes(dtype, 1024) * 16 * 13, "%s: panels are too large",
+          name_of(dtype));
     const uint32_t step = block_elements(dtype);
     for (uint32_t turn = 0; turn < 12; turn++) {
       const uint32_t depth = step == 1 ? 1 + random.below(200) : step * (1 + random.below(step == 32 ? 7 : 3));

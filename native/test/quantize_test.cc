@@ -53,14 +53,18 @@ bool right_a8_32(const Buffer<uint8_t>& row, const Buffer<float>& x) {
   for (uint32_t k = 0; k < padded; k += 32) {
     const uint32_t valid = k >= cols ? 0 : std::min(32u, cols - k);
     const Block block = define(x.data() + (valid != 0 ? k : 0), valid, 32);
-    int sum = 0;
+    int half[2] = {0, 0};
     for (uint32_t i = 0; i < 32; i++) {
       if (read<int8_t>(row, 0, k + i) != block.codes[i]) return false;
-      sum += block.codes[i];
+      half[i / 16] += block.codes[i];
     }
+    const int sum = half[0] + half[1];
     if (!same_scale(read<float>(row, padded, k / 32), block.scale)) return false;
     if (read<int32_t>(row, padded + padded / 32 * 4, k / 32) != -8 * sum) return false;
     if (read<int32_t>(row, padded + padded / 32 * 8, k / 32) != -128 * sum) return false;
+    for (uint32_t i = 0; i < 2; i++) {
+      if (read<int32_t>(row, padded + padded / 32 * 12, k / 16 + i) != -128 * half[i]) return false;
+    }
   }
   return true;
 }

@@ -44,6 +44,10 @@ export const storedWeight = (
     q3_k: [108],
     iq4_nl: [0],
     iq4_xs: [0],
+    iq1_s: [0],
+    iq2_xs: [0],
+    iq3_xxs: [0],
+    tq1_0: [52],
   }
   for (let block = 0; block < bytes.length; block += dtypes[dtype].bytes) {
     for (const at of scales[dtype] ?? []) bytes.set(half, block + at)
@@ -52,7 +56,7 @@ export const storedWeight = (
 }
 
 const weightTypes = ['f32', 'f16', 'bf16', 'q8_0', 'q4_0', 'q4_1', 'q5_1', 'iq4_nl'] as const
-const wideTypes = ['q4_k', 'q5_k', 'q6_k', 'q2_k', 'q3_k', 'iq4_xs'] as const
+const wideTypes = ['q4_k', 'q5_k', 'q6_k', 'q2_k', 'q3_k', 'iq4_xs', 'iq1_s', 'iq2_xs', 'iq3_xxs', 'tq1_0'] as const
 
 class Weights {
   readonly regions: { data: Uint8Array }[] = []

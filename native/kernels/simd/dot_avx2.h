@@ -73,6 +73,35 @@ DROVER_INLINE Bytes b_lookup(Bytes a, const uint8_t* book) {
   const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(book));
   return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), a);
 }
+DROVER_INLINE __m256i shifted_right(__m256i a, uint32_t shift) { return (__m256i)((__v8su)a >> shift); }
+DROVER_INLINE Bytes l_field(Bytes a, uint32_t shift, uint32_t mask) {
+  return _mm256_and_si256(shifted_right(a, shift), _mm256_set1_epi32(static_cast<int32_t>(mask)));
+}
+DROVER_INLINE Bytes l_above(Bytes a, Bytes b) { return _mm256_or_si256(a, _mm256_slli_epi32(b, 8)); }
+DROVER_INLINE void b_grid8(Bytes index, const uint64_t* grid, Bytes* low, Bytes* high) {
+  const auto* base = reinterpret_cast<const long long*>(grid);
+  const __m256 first = _mm256_castsi256_ps(_mm256_i32gather_epi64(base, _mm256_castsi256_si128(index), 8));
+  const __m256 second = _mm256_castsi256_ps(_mm256_i32gather_epi64(base, _mm256_extracti128_si256(index, 1), 8));
+  // Columns 0 1 4 5 and 2 3 6 7.
+  *low = _mm256_permute4x64_epi64(_mm256_castps_si256(_mm256_shuffle_ps(first, second, 0x88)), 0xd8);
+  *high = _mm256_permute4x64_epi64(_mm256_castps_si256(_mm256_shuffle_ps(first, second, 0xdd)), 0xd8);
+}
+DROVER_INLINE Bytes b_grid4(Bytes index, const uint32_t* grid) {
+  return _mm256_i32gather_epi32(reinterpret_cast<const int*>(grid), index, 4);
+}
+template <int kByte, int kFirst>
+DROVER_INLINE Bytes b_negate(Bytes a, Bytes signs) {
+  const __m256i spread =
+      _mm256_add_epi8(_mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12)),
+                      _mm256_set1_epi8(kByte));
+  const __m256i bits = _mm256_set1_epi32(0x08040201 << kFirst);
+  const __m256i minus = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(signs, spread), bits), bits);
+  return _mm256_sub_epi8(_mm256_xor_si256(a, minus), minus);
+}
+DROVER_INLINE Bytes b_less_two(Bytes a, Bytes flags, uint32_t bit) {
+  const __m256i set = l_field(flags, bit, 1);
+  return _mm256_sub_epi8(a, _mm256_and_si256(_mm256_sub_epi32(_mm256_setzero_si256(), set), _mm256_set1_epi8(2)));
+}
 DROVER_INLINE ScalePair merge_pair(__m256i first, __m256i second) {
   return _mm256_blend_epi16(first, _mm256_slli_epi32(second, 16), 0xaa);
 }

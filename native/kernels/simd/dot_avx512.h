@@ -72,6 +72,32 @@ DROVER_INLINE Bytes b_lookup(Bytes a, const uint8_t* book) {
   const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(book));
   return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), a);
 }
+DROVER_INLINE __m512i shifted_right(__m512i a, uint32_t shift) { return (__m512i)((__v16su)a >> shift); }
+DROVER_INLINE Bytes l_field(Bytes a, uint32_t shift, uint32_t mask) {
+  return _mm512_and_si512(shifted_right(a, shift), _mm512_set1_epi32(static_cast<int32_t>(mask)));
+}
+DROVER_INLINE Bytes l_above(Bytes a, Bytes b) { return _mm512_or_si512(a, _mm512_slli_epi32(b, 8)); }
+DROVER_INLINE void b_grid8(Bytes index, const uint64_t* grid, Bytes* low, Bytes* high) {
+  const __m512i first = _mm512_i32gather_epi64(_mm512_castsi512_si256(index), grid, 8);
+  const __m512i second = _mm512_i32gather_epi64(_mm512_extracti64x4_epi64(index, 1), grid, 8);
+  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  *low = _mm512_permutex2var_epi32(first, even, second);
+  *high = _mm512_permutex2var_epi32(first, _mm512_add_epi32(even, _mm512_set1_epi32(1)), second);
+}
+DROVER_INLINE Bytes b_grid4(Bytes index, const uint32_t* grid) { return _mm512_i32gather_epi32(index, grid, 4); }
+template <int kByte, int kFirst>
+DROVER_INLINE Bytes b_negate(Bytes a, Bytes signs) {
+  const __m512i spread =
+      _mm512_add_epi8(_mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12)),
+                      _mm512_set1_epi8(kByte));
+  const __m512i bits = _mm512_set1_epi32(0x08040201 << kFirst);
+  const __mmask64 minus = _mm512_test_epi8_mask(_mm512_shuffle_epi8(signs, spread), bits);
+  return _mm512_mask_sub_epi8(a, minus, _mm512_setzero_si512(), a);
+}
+DROVER_INLINE Bytes b_less_two(Bytes a, Bytes flags, uint32_t bit) {
+  const __mmask16 set = _mm512_test_epi32_mask(flags, _mm512_set1_epi32(static_cast<int32_t>(1u << bit)));
+  return _mm512_mask_sub_epi32(a, set, a, _mm512_set1_epi32(0x02020202));
+}
 DROVER_INLINE Sum s_dot(Sum sum, Bytes codes, const int8_t* x) {
   return _mm512_dpbusd_epi32(sum, codes, broadcast4(x));
 }

@@ -113,6 +113,56 @@ DROVER_INLINE Bytes b_lookup(Bytes a, const uint8_t* book) {
   const uint8x16_t table = vld1q_u8(book);
   return from_bytes(vqtbl1q_u8(table, as_bytes(a.low)), vqtbl1q_u8(table, as_bytes(a.high)));
 }
+DROVER_INLINE Bytes l_field(Bytes a, uint32_t shift, uint32_t mask) {
+  const int32x4_t by = vdupq_n_s32(-static_cast<int32_t>(shift));
+  const uint32x4_t low = vshlq_u32(vreinterpretq_u32_s32(a.low), by),
+                   high = vshlq_u32(vreinterpretq_u32_s32(a.high), by);
+  return {vreinterpretq_s32_u32(vandq_u32(low, vdupq_n_u32(mask))),
+          vreinterpretq_s32_u32(vandq_u32(high, vdupq_n_u32(mask)))};
+}
+DROVER_INLINE Bytes l_above(Bytes a, Bytes b) {
+  return {vorrq_s32(a.low, vshlq_n_s32(b.low, 8)), vorrq_s32(a.high, vshlq_n_s32(b.high, 8))};
+}
+// There is no gather.
+DROVER_INLINE uint32x4x2_t grid_vectors(int32x4_t index, const uint64_t* grid) {
+  const uint64x2_t first = {grid[vgetq_lane_s32(index, 0)], grid[vgetq_lane_s32(index, 1)]};
+  const uint64x2_t second = {grid[vgetq_lane_s32(index, 2)], grid[vgetq_lane_s32(index, 3)]};
+  return vuzpq_u32(vreinterpretq_u32_u64(first), vreinterpretq_u32_u64(second));
+}
+DROVER_INLINE void b_grid8(Bytes index, const uint64_t* grid, Bytes* low, Bytes* high) {
+  const uint32x4x2_t first = grid_vectors(index.low, grid), second = grid_vectors(index.high, grid);
+  *low = {vreinterpretq_s32_u32(first.val[0]), vreinterpretq_s32_u32(second.val[0])};
+  *high = {vreinterpretq_s32_u32(first.val[1]), vreinterpretq_s32_u32(second.val[1])};
+}
+DROVER_INLINE int32x4_t grid_quarters(int32x4_t index, const uint32_t* grid) {
+  const uint32x4_t vectors = {grid[vgetq_lane_s32(index, 0)], grid[vgetq_lane_s32(index, 1)],
+                              grid[vgetq_lane_s32(index, 2)], grid[vgetq_lane_s32(index, 3)]};
+  return vreinterpretq_s32_u32(vectors);
+}
+DROVER_INLINE Bytes b_grid4(Bytes index, const uint32_t* grid) {
+  return {grid_quarters(index.low, grid), grid_quarters(index.high, grid)};
+}
+template <int kByte, int kFirst>
+DROVER_INLINE uint8x16_t negated(uint8x16_t a, uint8x16_t signs) {
+  const uint8x16_t spread = {kByte,      kByte,      kByte,      kByte,     kByte + 4, kByte + 4,
+                             kByte + 4,  kByte + 4,  kByte + 8,  kByte + 8, kByte + 8, kByte + 8,
+                             kByte + 12, kByte + 12, kByte + 12, kByte + 12};
+  const uint8x16_t bits = vreinterpretq_u8_u32(vdupq_n_u32(0x08040201u << kFirst));
+  const uint8x16_t minus = vtstq_u8(vqtbl1q_u8(signs, spread), bits);
+  return vsubq_u8(veorq_u8(a, minus), minus);
+}
+template <int kByte, int kFirst>
+DROVER_INLINE Bytes b_negate(Bytes a, Bytes signs) {
+  return from_bytes(negated<kByte, kFirst>(as_bytes(a.low), as_bytes(signs.low)),
+                    negated<kByte, kFirst>(as_bytes(a.high), as_bytes(signs.high)));
+}
+DROVER_INLINE uint8x16_t less_two(int32x4_t a, int32x4_t flags, uint32_t bit) {
+  const uint32x4_t set = vtstq_s32(flags, vreinterpretq_s32_u32(vdupq_n_u32(1u << bit)));
+  return vsubq_u8(as_bytes(a), vandq_u8(vreinterpretq_u8_u32(set), vdupq_n_u8(2)));
+}
+DROVER_INLINE Bytes b_less_two(Bytes a, Bytes flags, uint32_t bit) {
+  return from_bytes(less_two(a.low, flags.low, bit), less_two(a.high, flags.high, bit));
+}
 
 // sum + w · x, 4 products per column; |w| up to 128 and |x| up to 127: 128 · 127 · 2 just fits 16 bits.
 DROVER_INLINE int32x4_t dot_four(int32x4_t sum, int32x4_t w, int8x16_t x) {

@@ -84,6 +84,49 @@ DROVER_INLINE Bytes b_lookup(Bytes a, const uint8_t* book) {
   for (uint8_t& v : a.at) v = book[v];
   return a;
 }
+// The four bytes of a column as one number, a lane.
+DROVER_INLINE uint32_t lane_of(const Bytes& a, int column) {
+  uint32_t lane;
+  __builtin_memcpy(&lane, a.at + column * 4, 4);
+  return lane;
+}
+DROVER_INLINE void set_lane(Bytes* a, int column, uint32_t lane) { __builtin_memcpy(a->at + column * 4, &lane, 4); }
+// (lane >> shift) & mask
+DROVER_INLINE Bytes l_field(Bytes a, uint32_t shift, uint32_t mask) {
+  for (int c = 0; c < 16; c++) set_lane(&a, c, lane_of(a, c) >> shift & mask);
+  return a;
+}
+// a | b << 8, lane by lane
+DROVER_INLINE Bytes l_above(Bytes a, Bytes b) {
+  for (int c = 0; c < 16; c++) set_lane(&a, c, lane_of(a, c) | lane_of(b, c) << 8);
+  return a;
+}
+// The vectors of a grid that the lanes of `index` name: the first four codes of each, and the last.
+DROVER_INLINE void b_grid8(Bytes index, const uint64_t* grid, Bytes* low, Bytes* high) {
+  for (int c = 0; c < 16; c++) {
+    const uint64_t vector = grid[lane_of(index, c)];
+    set_lane(low, c, static_cast<uint32_t>(vector));
+    set_lane(high, c, static_cast<uint32_t>(vector >> 32));
+  }
+}
+DROVER_INLINE Bytes b_grid4(Bytes index, const uint32_t* grid) {
+  for (int c = 0; c < 16; c++) set_lane(&index, c, grid[lane_of(index, c)]);
+  return index;
+}
+// The negatives of those bytes j of a column for which bit kFirst + j of byte kByte of its column of `signs` is set.
+template <int kByte, int kFirst>
+DROVER_INLINE Bytes b_negate(Bytes a, Bytes signs) {
+  for (int i = 0; i < 64; i++) {
+    const int minus = signs.at[i / 4 * 4 + kByte] >> (kFirst + i % 4) & 1;
+    a.at[i] = static_cast<uint8_t>(minus != 0 ? -a.at[i] : a.at[i]);
+  }
+  return a;
+}
+// 2 less in the bytes, all of them at least 2, of columns whose lane of `flags` has bit `bit`.
+DROVER_INLINE Bytes b_less_two(Bytes a, Bytes flags, uint32_t bit) {
+  for (int i = 0; i < 64; i++) a.at[i] = static_cast<uint8_t>(a.at[i] - (lane_of(flags, i / 4) >> bit & 1) * 2);
+  return a;
+}
 // sum + codes · x, 4 products per column; unsigned codes up to 63.
 DROVER_INLINE Sum s_dot(Sum sum, Bytes codes, const int8_t* x) {
   for (int c = 0; c < 16; c++)
