@@ -19,21 +19,28 @@ struct LoadBF16 {
   static DROVER_INLINE F32x16 load(const uint16_t* p) { return f_load_bfloat(p); }
 };
 
-// acc[r][p] += sum over k of x[r][k] * panel p[k]; acc is [rows][acc_stride] floats with panels 16 apart.
-template <uint32_t kR, uint32_t kP, typename Load>
+// acc[r][p] += sum over k of x[r][k] * panel p[k]; acc is [rows][acc_stride] floats with panels 16 apart. What lies
+// `ahead` bytes behind each line of a panel is fetched where memory is the limit: a little ahead into the first-level
+// cache, a page of the KV cache ahead into the second.
+enum class Fetch { kNone, kNear, kFar };
+template <uint32_t kR, uint32_t kP, typename Load, Fetch kFetch = kR == 1 ? Fetch::kNear : Fetch::kNone>
 DROVER_INLINE void float_tile(const float* x, uint64_t x_stride, const typename Load::Element* w, uint64_t w_stride,
-                              uint32_t depth, float* acc, uint64_t acc_stride) {
+                              uint32_t depth, float* acc, uint64_t acc_stride,
+                              int64_t ahead = 1024 * static_cast<int64_t>(sizeof(typename Load::Element))) {
   F32x16 sum[kR][kP];
 #pragma GCC unroll 16
   for (uint32_t r = 0; r < kR; r++)
 #pragma GCC unroll 4
     for (uint32_t p = 0; p < kP; p++) sum[r][p] = f_load(acc + r * acc_stride + p * 16);
+#pragma GCC unroll 4
   for (uint32_t k = 0; k < depth; k++) {
     F32x16 column[kP];
 #pragma GCC unroll 4
     for (uint32_t p = 0; p < kP; p++) {
       column[p] = Load::load(w + p * w_stride + k * 16);
-      if (kR == 1) __builtin_prefetch(w + p * w_stride + k * 16 + 1024);
+      const uint8_t* line = reinterpret_cast<const uint8_t*>(w + p * w_stride + k * 16);
+      if (kFetch == Fetch::kNear) __builtin_prefetch(line + ahead);
+      if (kFetch == Fetch::kFar) __builtin_prefetch(line + ahead, 0, 2);
     }
 #pragma GCC unroll 16
     for (uint32_t r = 0; r < kR; r++) {

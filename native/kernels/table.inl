@@ -6,6 +6,8 @@
 #include "elementwise.inl"
 #include "quantize.inl"
 #include "gemm.inl"
+#include "kv_write.inl"
+#include "attention_tiles.inl"
 #include "attention.inl"
 #include "sampling.inl"
 #include "encode_small.inl"

@@ -103,6 +103,24 @@ DROVER_INLINE F32x16 f_load_i8(const int8_t* p) {
   return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_high_s16(low)),
            vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_high_s16(high))}};
 }
+DROVER_INLINE F32x16 f_load_e4m3(const uint8_t* p) {
+  uint16_t halves[16];
+  const int8x16_t codes = vreinterpretq_s8_u8(vld1q_u8(p));
+  const uint16x8_t mask = vdupq_n_u16(0xbfff);
+  vst1q_u16(halves, vandq_u16(vreinterpretq_u16_s16(vshlq_n_s16(vmovl_s8(vget_low_s8(codes)), 7)), mask));
+  vst1q_u16(halves + 8, vandq_u16(vreinterpretq_u16_s16(vshlq_n_s16(vmovl_high_s8(codes), 7)), mask));
+  return f_load_half(halves);
+}
+template <int kByte>
+DROVER_INLINE F32x16 f_load_line(const uint8_t* line) {
+  F32x16 r;
+  for (int i = 0; i < 4; i++) {
+    const uint32x4_t lanes = vreinterpretq_u32_u8(vld1q_u8(line + i * 16));
+    const uint32x4_t codes = vandq_u32(vshlq_u32(lanes, vdupq_n_s32(-8 * kByte)), vdupq_n_u32(255));
+    r.v[i] = vcvtq_f32_s32(vsubq_s32(vreinterpretq_s32_u32(codes), vdupq_n_s32(128)));
+  }
+  return r;
+}
 DROVER_EACH(f_add, vaddq_f32(x, y))
 DROVER_EACH(f_sub, vsubq_f32(x, y))
 DROVER_EACH(f_mul, vmulq_f32(x, y))

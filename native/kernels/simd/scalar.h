@@ -65,6 +65,19 @@ DROVER_INLINE F32x16 f_load_i8(const int8_t* p) {
   for (int i = 0; i < 16; i++) r.lane[i] = static_cast<float>(p[i]);
   return r;
 }
+// Finite e4m3 codes as numbers, divided by 256.
+DROVER_INLINE F32x16 f_load_e4m3(const uint8_t* p) {
+  F32x16 r;
+  for (int i = 0; i < 16; i++) r.lane[i] = half_to_float(e4m3_as_half(p[i]));
+  return r;
+}
+// Lane i: byte 4 i + kByte of the line (64 bytes) less 128.
+template <int kByte>
+DROVER_INLINE F32x16 f_load_line(const uint8_t* line) {
+  F32x16 r;
+  for (int i = 0; i < 16; i++) r.lane[i] = static_cast<float>(line[4 * i + kByte] - 128);
+  return r;
+}
 #define DROVER_LANES(name, expression)            \
   DROVER_INLINE F32x16 name(F32x16 a, F32x16 b) { \
     F32x16 r;                                     \
