@@ -6,11 +6,11 @@
 namespace drover {
 namespace {
 
-// Scales the scores of one vector, hides what it does not see, and raises its peak to their largest, by which all that
-// is summed so far is rescaled. kScaled: the page's keys have scales of their own.
+// Scales the scores of one vector, hides what it does not see, and returns the largest. kScaled: the page's keys have
+// scales of their own.
 template <bool kScaled>
-DROVER_INLINE void raise_peak(const AttentionScratch& s, uint32_t vector, uint32_t visible, float scale,
-                              const uint16_t* key_scales, uint32_t padded) {
+DROVER_INLINE float scale_scores(const AttentionScratch& s, uint32_t vector, uint32_t visible, float scale,
+                                 const uint16_t* key_scales) {
   float* scores = s.scores + vector * kPagePositions;
   const F32x16 lowest = f_set(-__builtin_inff());
   F32x16 largest = lowest;
@@ -23,12 +23,23 @@ DROVER_INLINE void raise_peak(const AttentionScratch& s, uint32_t vector, uint32
     f_store(scores + i, x);
     largest = f_max(largest, x);
   }
-  const float before = s.peak[vector], peak = f_largest(largest);
-  if (!(peak > before)) return;
-  const F32x16 correction = f_exp_of_negative(f_set(before - peak));
+  return f_largest(largest);
+}
+
+// Multiplies all that is summed so far.
+DROVER_INLINE void rescale(const AttentionScratch& s, uint32_t vector, F32x16 correction, uint32_t padded) {
   float* sums = s.sums + vector * padded;
   for (uint32_t d = 0; d < padded; d += 16) f_store(sums + d, f_mul(f_load(sums + d), correction));
   f_store(s.totals + vector * 16, f_mul(f_load(s.totals + vector * 16), correction));
+}
+
+// Scores of one vector scaled, its peak raised to their largest.
+template <bool kScaled>
+DROVER_INLINE void raise_peak(const AttentionScratch& s, uint32_t vector, uint32_t visible, float scale,
+                              const uint16_t* key_scales, uint32_t padded) {
+  const float before = s.peak[vector], peak = scale_scores<kScaled>(s, vector, visible, scale, key_scales);
+  if (!(peak > before)) return;
+  rescale(s, vector, f_exp_of_negative(f_set(before - peak)), padded);
   s.peak[vector] = peak;
 }
 
@@ -47,6 +58,59 @@ DROVER_INLINE void exponentiate(const AttentionScratch& s, uint32_t vector, cons
     f_store(scores + i, kScaled ? f_mul(e, f_mul(f_load_bfloat(value_scales + i), f_set(256.0f))) : e);
   }
   f_store(s.totals + vector * 16, total);
+}
+
+// The two steps for 8-bit queries: probabilities relative to the page's own peak, so that their 16-bit forms keep their
+// precision however much more likely another page is; s.factor brings them to the peak of all pages.
+DROVER_INLINE void byte_softmax(const AttentionScratch& s, uint32_t vector, uint32_t visible, float scale,
+                                uint32_t padded) {
+  const float before = s.peak[vector];
+  const float page_peak = scale_scores<false>(s, vector, visible, scale, nullptr);
+  const float peak = page_peak > before ? page_peak : before;
+  const float shift = peak == -__builtin_inff() ? 0.0f : peak;
+  alignas(64) float power[16] = {before - shift, page_peak - shift};
+  f_store(power, f_exp_of_negative(f_load(power)));
+  if (page_peak > before) {
+    rescale(s, vector, f_set(power[0]), padded);
+    s.peak[vector] = peak;
+  }
+  s.factor[vector] = power[1];
+  float* scores = s.scores + vector * kPagePositions;
+  const F32x16 page_shift = f_set(page_peak == -__builtin_inff() ? 0.0f : page_peak);
+  F32x16 total = f_zero();
+#pragma GCC unroll 4
+  for (uint32_t i = 0; i < kPagePositions; i += 16) {
+    const F32x16 e = f_exp_of_negative(f_sub(f_load(scores + i), page_shift));
+    total = f_add(total, e);
+    f_store(scores + i, e);
+  }
+  float* totals = s.totals + vector * 16;
+  f_store(totals, f_fma(total, f_set(power[1]), f_load(totals)));
+}
+
+// sums of vectors [begin, end) += their probabilities times a q8_0 page of values; visible(v): positions v sees.
+template <typename Visible>
+DROVER_INLINE void add_byte_values(const AttentionScratch& s, uint32_t begin, uint32_t end, const uint8_t* values,
+                                   const uint16_t* scales, uint32_t used, uint32_t padded, Visible visible,
+                                   int64_t ahead) {
+  for (uint32_t b = 0; b * 32 < padded; b++) {
+    ByteWeights weights;
+    for (uint32_t v = begin, seen = 0; v < end; v++) {
+      if (visible(v) != seen) {  // what a row does not see must not change its fractions
+        seen = visible(v);
+        byte_weights(scales + b * kPagePositions, seen, &weights);
+      }
+      s.weight[v] = s.factor[v] * weights.largest;
+      for (uint32_t i = 0; i < kPagePositions; i += 16) {
+        const F32x16 word = f_mul(f_load(s.scores + v * kPagePositions + i), f_load(weights.ratio + i));
+        i_store_i16(s.words + v * kPagePositions + i, i_from_f(word));
+      }
+    }
+    byte_values(s.words + begin * kPagePositions, s.weight + begin, end - begin,
+                reinterpret_cast<const int8_t*>(values) + uint64_t{b} * 2 * kPagePositions * kPanel,
+                smaller(2, padded / kPanel - b * 2), (used + 1) / 2, s.sums + uint64_t{begin} * padded + b * 32, padded,
+                ahead);
+  }
 }
 
 // weighted = probabilities of `vectors` times the scales [64] of a block of values.
@@ -87,59 +151,70 @@ void attend(const AttentionArgs& args, uint32_t kv_head, uint32_t row_begin, uin
   const auto block_at = [&](uint32_t position) {
     return args.kv + args.pages[position / kPagePositions] * args.page_stride_bytes + kv_head * args.block_bytes;
   };
-  const uint32_t seen_by_all = seen_by(row_begin), seen_by_some = seen_by(row_end - 1);
+  const uint32_t seen_by_some = seen_by(row_end - 1);
   for (uint32_t start = 0; start < seen_by_some; start += kPagePositions) {
     const uint8_t* block = block_at(start);
     const bool last = seen_by_some - start <= kPagePositions;
     const int64_t ahead = last ? 0 : block_at(start + kPagePositions) - block;
     const uint32_t used = smaller(kPagePositions, seen_by_some - start), panels_used = (used + 15) / 16;
-    if (byte_queries) {
-      byte_scores(bytes, vectors, block, panels_used, s.scores, ahead);
-    } else {
-      for (uint32_t i = 0; i < vectors * kPagePositions; i += 16) f_store(s.scores + i, f_zero());
-      const uint64_t stride = uint64_t{head_dim} * 16;
-      if constexpr (kType == DType::q8_0) {
-        widen_byte_keys(block, head_dim, panels_used, s.wide);
-        attention_product<LoadF32>(s.q, head_dim, vectors, s.wide, stride, panels_used, head_dim, s.scores,
-                                   kPagePositions, 0, few, nullptr);
-      } else {
-        attention_product<Load>(s.q, head_dim, vectors, reinterpret_cast<const Element*>(block), stride, panels_used,
-                                head_dim, s.scores, kPagePositions, ahead, few, s.wide);
-      }
-    }
     const uint8_t* values = block + kv_value_offset(kType, head_dim);
     const uint16_t* key_scales = reinterpret_cast<const uint16_t*>(block + kv_key_bytes(kType, head_dim));
     const uint16_t* value_scales = reinterpret_cast<const uint16_t*>(values + kv_value_bytes(kType, head_dim));
+    // Rows see more and more: those before the first that sees this page are left out.
+    const auto visible = [&](uint32_t v) {
+      const uint32_t seen = seen_by(row_begin + v / group);
+      return seen > start ? smaller(used, seen - start) : 0;
+    };
+    if constexpr (kType == DType::q8_0) {
+      if (byte_queries) {
+        byte_scores(bytes, vectors, block, panels_used, s.scores, ahead);
+        uint32_t first = 0;
+        while (visible(first) == 0) first += group;
+        for (uint32_t v = first; v < vectors; v++) byte_softmax(s, v, visible(v), args.scale, padded);
+        add_byte_values(s, first, vectors, values, value_scales, used, padded, visible, ahead);
+        continue;
+      }
+    }
+    for (uint32_t i = 0; i < vectors * kPagePositions; i += 16) f_store(s.scores + i, f_zero());
+    const uint64_t stride = uint64_t{head_dim} * 16;
+    if constexpr (kType == DType::q8_0) {
+      widen_byte_keys(block, head_dim, panels_used, s.wide);
+      attention_product<LoadF32>(s.q, head_dim, vectors, s.wide, stride, panels_used, head_dim, s.scores,
+                                 kPagePositions, 0, few, nullptr);
+    } else {
+      attention_product<Load>(s.q, head_dim, vectors, reinterpret_cast<const Element*>(block), stride, panels_used,
+                              head_dim, s.scores, kPagePositions, ahead, few, s.wide);
+    }
     constexpr bool kScaled = kType == DType::f8_e4m3;
     for (uint32_t v = 0; v < vectors; v++) {
-      const uint32_t seen = seen_by(row_begin + v / group);
-      if (seen > start)
-        raise_peak<kScaled>(s, v, smaller(kPagePositions, seen - start), args.scale, key_scales, padded);
+      if (visible(v) != 0) raise_peak<kScaled>(s, v, visible(v), args.scale, key_scales, padded);
     }
     for (uint32_t v = 0; v < vectors; v++) {
-      if (seen_by(row_begin + v / group) > start) exponentiate<kScaled>(s, v, value_scales);
+      if (visible(v) != 0) exponentiate<kScaled>(s, v, value_scales);
     }
     // Two panels at a time: a block of q8_0's, and what stays in the first-level cache for many rows.
     const uint32_t together = few && kType != DType::q8_0 ? padded / 16 : 2;
     for (uint32_t first = 0; first * 16 < padded; first += together) {
       const uint32_t panels = smaller(together, padded / 16 - first);
       const float* x = s.scores;
+      const Element* w = reinterpret_cast<const Element*>(values) + uint64_t{first} * kPagePositions * kPanel;
       if constexpr (kType == DType::q8_0) {
         weigh(s, vectors, value_scales + first / 2 * kPagePositions);
         x = s.weighted;
+        widen_byte_values(reinterpret_cast<const int8_t*>(values) + uint64_t{first} * kPagePositions * kPanel, panels,
+                          used, s.wide);
+        w = s.wide;
       }
       // sums of vectors [v, v + count) += their slots [from, to)
       const auto add = [&](uint32_t v, uint32_t count, uint32_t from, uint32_t to) {
-        const uint64_t at = (uint64_t{first} * kPagePositions + from) * 16;
-        attention_product<Load>(x + v * kPagePositions + from, kPagePositions, count,
-                                reinterpret_cast<const Element*>(values) + at, uint64_t{kPagePositions} * 16, panels,
-                                to - from, s.sums + v * padded + first * 16, padded, ahead, few, s.wide);
+        attention_product<Load>(x + v * kPagePositions + from, kPagePositions, count, w + from * kPanel,
+                                uint64_t{kPagePositions} * kPanel, panels, to - from, s.sums + v * padded + first * 16,
+                                padded, ahead, few, s.wide);
       };
-      const uint32_t common = seen_by_all > start ? smaller(used, seen_by_all - start) : 0;
+      const uint32_t common = visible(0);
       if (common != 0) add(0, vectors, 0, common);
-      for (uint32_t row = row_begin; row < row_end && common < used; row++) {  // what not all rows see
-        const uint32_t seen = seen_by(row) > start ? smaller(used, seen_by(row) - start) : 0;
-        if (seen > common) add((row - row_begin) * group, group, common, seen);
+      for (uint32_t v = 0; v < vectors && common < used; v += group) {  // what not all rows see
+        if (visible(v) > common) add(v, group, common, visible(v));
       }
     }
   }
@@ -165,7 +240,7 @@ void attention(DType type, const AttentionArgs& args, uint32_t kv_head, uint32_t
     case DType::f8_e4m3:
       return attend<DType::f8_e4m3, LoadE4M3>(args, kv_head, row_begin, row_end, scratch);
     default:
-      return attend<DType::q8_0, LoadI8>(args, kv_head, row_begin, row_end, scratch);
+      return attend<DType::q8_0, LoadF32>(args, kv_head, row_begin, row_end, scratch);
   }
 }
 

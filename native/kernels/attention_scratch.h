@@ -16,6 +16,9 @@ struct AttentionScratch {
   float* sums;      // [vectors][padded head_dim]: the unnormalised output
   float* totals;    // [vectors][16]: sums of probabilities, lane by lane
   float* peak;      // [vectors]
+  int16_t* words;   // [vectors][64]: probabilities times the scales of q8_0 values, as fractions of the page's largest
+  float* factor;    // [vectors]: the page's largest probability
+  float* weight;    // [vectors]: what multiplies the sums of words
   float* wide;      // a page of keys, or two panels of values, as f32
 
   // Lays them out for kAttentionRows rows from `base` on (null: only to learn the size); returns the bytes.
@@ -34,6 +37,9 @@ struct AttentionScratch {
     sums = floats(vectors * round_up(head_dim, kPanel));
     totals = floats(vectors * 16);
     peak = floats(vectors);
+    words = reinterpret_cast<int16_t*>(floats(vectors * kPagePositions / 2));
+    factor = floats(vectors);
+    weight = floats(vectors);
     wide = floats(uint64_t{kPagePositions} * (head_dim > 64 ? head_dim : 64));
     return end;
   }

@@ -5,7 +5,9 @@
 //                 instructions multiply by 4 bytes of a query; what lies past head_dim is never written nor counts
 //   scales of keys    f8_e4m3: bf16 [64 positions]
 //                     q8_0: f16 [4 panels][blocks][16 positions], blocks = ceil(head_dim / 32)
-//   values  all: [panels of 16 elements of head_dim, the last padded][64 positions][16 elements]
+//   values  f32, f16, bf16, f8_e4m3: [panels of 16 elements of head_dim, the last padded][64 positions][16 elements]
+//           q8_0: [panels][32 pairs of positions][16 elements][2 positions]: what instructions multiply by two 16-bit
+//                 probabilities
 //   scales of values  f8_e4m3: bf16 [64 positions]; q8_0: f16 [blocks][64 positions]
 // q8_0 quantises 32 consecutive elements of head_dim of one position, as GGUF's Q8_0 does. f8_e4m3 has one scale per
 // vector, a power of two that puts its largest element between 224 and 448: scaling rounds nothing, and so a scale can
@@ -49,8 +51,10 @@ inline constexpr uint64_t kv_key_place(DType type, uint32_t head_dim, uint32_t s
   return type == DType::q8_0 ? ((panel * ((head_dim + 3) / 4) + d / 4) * kPanel + column) * 4 + d % 4
                              : (panel * head_dim + d) * kPanel + column;
 }
-inline constexpr uint64_t kv_value_place(uint32_t slot, uint32_t d) {
-  return (uint64_t{d / kPanel} * kPagePositions + slot) * kPanel + d % kPanel;
+inline constexpr uint64_t kv_value_place(DType type, uint32_t slot, uint32_t d) {
+  const uint64_t panel = uint64_t{d / kPanel} * kPagePositions * kPanel;
+  return type == DType::q8_0 ? panel + (slot / 2 * kPanel + d % kPanel) * 2 + slot % 2
+                             : panel + slot * kPanel + d % kPanel;
 }
 // Places of the q8_0 scale of 32-block `b`, in halves from the first.
 inline constexpr uint64_t kv_key_scale_place(uint32_t head_dim, uint32_t slot, uint32_t b) {

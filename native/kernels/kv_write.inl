@@ -43,8 +43,7 @@ DROVER_INLINE void write_e4m3(const float* x, uint32_t head_dim, uint8_t* codes,
   const uint32_t exponent = none ? 127 : fitting < 246 ? fitting : 246;  // 256 times the scale is finite, too
   *scale = finite ? static_cast<uint16_t>(exponent << 7) : 0x7fc0;
   const float inverse = none ? 0.0f : bits_to_float((254 - exponent) << 23);
-  for (uint32_t d = 0; d < head_dim; d++)
-    codes[place(d)] = none ? 0 : float_to_f8<7, 3, 0x7e>(x[d] * inverse);
+  for (uint32_t d = 0; d < head_dim; d++) codes[place(d)] = none ? 0 : float_to_f8<7, 3, 0x7e>(x[d] * inverse);
 }
 
 void kv_write(DType type, const float* k, const float* v, uint32_t head_dim, uint32_t slot, uint8_t* block) {
@@ -52,7 +51,7 @@ void kv_write(DType type, const float* k, const float* v, uint32_t head_dim, uin
   uint16_t* key_scales = reinterpret_cast<uint16_t*>(block + kv_key_bytes(type, head_dim));
   uint16_t* value_scales = reinterpret_cast<uint16_t*>(values + kv_value_bytes(type, head_dim));
   const auto key_place = [&](uint32_t d) { return kv_key_place(type, head_dim, slot, d); };
-  const auto value_place = [&](uint32_t d) { return kv_value_place(slot, d); };
+  const auto value_place = [&](uint32_t d) { return kv_value_place(type, slot, d); };
   switch (type) {
     case DType::q8_0:
       write_q8_0(k, head_dim, 128, block, key_place, key_scales,

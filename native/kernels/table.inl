@@ -8,6 +8,7 @@
 #include "gemm.inl"
 #include "kv_write.inl"
 #include "attention_tiles.inl"
+#include "attention_bytes.inl"
 #include "attention.inl"
 #include "sampling.inl"
 #include "encode_small.inl"

@@ -121,6 +121,12 @@ DROVER_INLINE F32x16 f_load_line(const uint8_t* line) {
   }
   return r;
 }
+template <int kByte>
+DROVER_INLINE F32x16 f_load_pairs(const int8_t* p) {
+  int8_t codes[16];
+  vst1q_s8(codes, vld2q_s8(p).val[kByte]);
+  return f_load_i8(codes);
+}
 DROVER_EACH(f_add, vaddq_f32(x, y))
 DROVER_EACH(f_sub, vsubq_f32(x, y))
 DROVER_EACH(f_mul, vmulq_f32(x, y))
@@ -187,6 +193,10 @@ DROVER_INLINE void i_store_i8(int8_t* p, I32x16 a) {
   const int16x8_t low = vcombine_s16(vmovn_s32(a.v[0]), vmovn_s32(a.v[1]));
   const int16x8_t high = vcombine_s16(vmovn_s32(a.v[2]), vmovn_s32(a.v[3]));
   vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
+}
+DROVER_INLINE void i_store_i16(int16_t* p, I32x16 a) {
+  vst1q_s16(p, vcombine_s16(vmovn_s32(a.v[0]), vmovn_s32(a.v[1])));
+  vst1q_s16(p + 8, vcombine_s16(vmovn_s32(a.v[2]), vmovn_s32(a.v[3])));
 }
 DROVER_INLINE int32_t i_sum(I32x16 a) {
   return vaddvq_s32(vaddq_s32(vaddq_s32(a.v[0], a.v[1]), vaddq_s32(a.v[2], a.v[3])));
