@@ -94,11 +94,12 @@ DROVER_INLINE void add_byte_values(const AttentionScratch& s, uint32_t begin, ui
                                    const uint16_t* scales, uint32_t used, uint32_t padded, Visible visible,
                                    int64_t ahead) {
   for (uint32_t b = 0; b * 32 < padded; b++) {
-    ByteWeights weights;
-    for (uint32_t v = begin, seen = 0; v < end; v++) {
+    uint32_t seen = visible(begin);
+    ByteWeights weights = byte_weights(scales + b * kPagePositions, seen);
+    for (uint32_t v = begin; v < end; v++) {
       if (visible(v) != seen) {  // what a row does not see must not change its fractions
         seen = visible(v);
-        byte_weights(scales + b * kPagePositions, seen, &weights);
+        weights = byte_weights(scales + b * kPagePositions, seen);
       }
       s.weight[v] = s.factor[v] * weights.largest;
       for (uint32_t i = 0; i < kPagePositions; i += 16) {

@@ -98,7 +98,8 @@ struct ByteWeights {
   alignas(64) float ratio[kPagePositions];
   float largest;  // by 32,767; NaN where a scale is not finite
 };
-DROVER_INLINE void byte_weights(const uint16_t* scales, uint32_t visible, ByteWeights* out) {
+DROVER_INLINE ByteWeights byte_weights(const uint16_t* scales, uint32_t visible) {
+  ByteWeights out;
   F32x16 scale[kPagePositions / 16], largest = f_zero(), poison = f_zero();
 #pragma GCC unroll 4
   for (uint32_t i = 0; i < kPagePositions; i += 16) {
@@ -111,8 +112,9 @@ DROVER_INLINE void byte_weights(const uint16_t* scales, uint32_t visible, ByteWe
   const F32x16 factor = f_set(usable ? 32767.0f / most : 0.0f);
 #pragma GCC unroll 4
   for (uint32_t i = 0; i < kPagePositions; i += 16)
-    f_store(out->ratio + i, usable ? f_mul(scale[i / 16], factor) : f_zero());
-  out->largest = nothing == 0.0f ? most * (1.0f / 32767.0f) : __builtin_nanf("");
+    f_store(out.ratio + i, usable ? f_mul(scale[i / 16], factor) : f_zero());
+  out.largest = nothing == 0.0f ? most * (1.0f / 32767.0f) : __builtin_nanf("");
+  return out;
 }
 
 // sums [kR][sums_stride] += factor[r] * (words [kR][64] · values) for kV vectors of elements, from vector `first` on.
