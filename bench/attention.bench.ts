@@ -1,7 +1,7 @@
 /** Grouped-query attention, 32 query heads, 8 key heads, 128 elements: a causal prompt, and one row over a long cache. */
 import { cpuDevice } from '../lib/device/cpu.js'
 import { ProgramBuilder } from '../lib/program/builder.js'
-import { pagePositions } from '../lib/program/program.js'
+import { kvTypeNames, kvTypes, pagePositions } from '../lib/program/program.js'
 import { beyondCaches, type Case, suite, threads } from './harness.js'
 
 const heads = 32
@@ -9,11 +9,11 @@ const kvHeads = 8
 const headDim = 128
 const prompt = 2048
 const contexts = [2048, 8192]
-const bytesPerElement = { f32: 4, f16: 2, q8_0: 34 / 32 }
+const bytesPerElement = { f32: 4, f16: 2, bf16: 2, q8_0: 34 / 32, fp8: 1 + 2 / headDim }
 
 const main = async (): Promise<void> => {
-  for (const dtype of ['f32', 'f16', 'q8_0'] as const) {
-    const positionBytes = 2 * kvHeads * headDim * bytesPerElement[dtype]
+  for (const kvType of kvTypeNames) {
+    const positionBytes = 2 * kvHeads * headDim * bytesPerElement[kvType]
     // Room for so many caches that none is still in the processor's when its turn comes again.
     const longest = Math.max(...contexts)
     const caches = Math.max(2, Math.ceil(beyondCaches / (longest * positionBytes)))
@@ -25,7 +25,7 @@ const main = async (): Promise<void> => {
       maxPages: longest / pagePositions,
       vocabulary: 0,
       activations: 'auto',
-      kv: { layers: 1, heads: kvHeads, headDim, dtype, pages },
+      kv: { layers: 1, heads: kvHeads, headDim, dtype: kvTypes[kvType], pages },
     })
     const [q, k, v] = ['q', 'k', 'v'].map((name) =>
       builder.input(name, 'rows', (name === 'q' ? heads : kvHeads) * headDim),
@@ -74,7 +74,7 @@ const main = async (): Promise<void> => {
         }),
       ),
     ]
-    await suite('attention', `attention ${dtype}`, cases)
+    await suite('attention', `attention ${kvType}`, cases)
     await loaded.close()
   }
 }

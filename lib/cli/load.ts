@@ -9,8 +9,12 @@ export const modelOptions: Record<string, Option> = {
   threads: { type: 'string', value: 'N', help: 'workers of each step; default: what the machine allows' },
   context: { type: 'string', value: 'N', help: 'positions per sequence; default: the model’s, cut to memory' },
   memory: { type: 'string', value: 'BYTES', help: 'refuse to allocate more than this' },
-  kv: { type: 'string', value: 'TYPE', help: 'cache of f32, f16 (default) or q8_0' },
-  activations: { type: 'string', value: 'MODE', help: 'auto (default) or f32: never quantise activations' },
+  kv: { type: 'string', value: 'TYPE', help: 'cache of f32, f16 (default), bf16, q8_0 or fp8' },
+  activations: {
+    type: 'string',
+    value: 'MODE',
+    help: 'auto (default), f32: never round activations, or bf16: round them so',
+  },
   verify: { type: 'boolean', help: 'read every weight and refuse NaN and infinite ones' },
 }
 

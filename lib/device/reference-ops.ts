@@ -186,10 +186,32 @@ const rope: Op = (machine, [xIndex, tableIndex, heads, headDim, layout]) => {
   }
 }
 
+/** To `bits` significant bits, halves to the even one; exponents below `lowest` share its unit. */
+const roundMantissa = (value: number, bits: number, lowest: number): number => {
+  if (value === 0 || !Number.isFinite(value)) return value
+  let exponent = Math.floor(Math.log2(Math.abs(value)))
+  if (2 ** exponent > Math.abs(value)) exponent-- // Math.log2 may round up to the next power
+  const unit = 2 ** (Math.max(exponent, lowest) - bits + 1)
+  return roundEven(value / unit) * unit
+}
+
+const roundToBf16 = (value: number): number => f(roundMantissa(value, 8, -126))
+
+/** e4m3 codes times a power of two that puts the largest of them between 224 and 448. */
+const storedE4m3 = (x: Float32Array): Float32Array => {
+  const peak = x.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
+  if (!Number.isFinite(peak)) return x.map(() => Number.NaN)
+  if (peak < smallestQuantized) return x.map(() => 0)
+  const scale = 2 ** Math.min(119, Math.ceil(Math.log2(peak / 448)))
+  return x.map((value) => Math.max(-448, Math.min(448, roundMantissa(value / scale, 4, -6))) * scale)
+}
+
 /** A head's vector as the cache's format keeps it. */
 const stored = (dtype: KvSpec['dtype'], x: Float32Array): Float32Array => {
   if (dtype === 'f32') return x
   if (dtype === 'f16') return x.map((value) => halfToFloat(floatToHalf(value)))
+  if (dtype === 'bf16') return x.map(roundToBf16)
+  if (dtype === 'f8_e4m3') return storedE4m3(x)
   const out = new Float32Array(x.length)
   for (let from = 0; from < x.length; from += 32) {
     const { codes, scale } = quantizeBlock(x.subarray(from, from + 32))
@@ -229,7 +251,20 @@ const kvWrite: Op = (machine, [kIndex, vIndex, layer]) => {
   }
 }
 
-const attention: Op = (machine, [outIndex, qIndex, layer, heads, scaleBits, causal]) => {
+/** x as 8-bit codes in blocks of 32, turned back. */
+const throughBytes = (x: Float32Array): Float32Array => {
+  const out = new Float32Array(x.length)
+  for (let from = 0; from < x.length; from += 32) {
+    const { codes, scale } = quantizeBlock(x.subarray(from, from + 32))
+    out.set(
+      codes.map((code) => code * scale),
+      from,
+    )
+  }
+  return out
+}
+
+const attention: Op = (machine, [outIndex, qIndex, layer, heads, scaleBits, causal, byteQueries]) => {
   const kv = kvOf(machine.program)
   const { headDim } = kv
   const scale = floatOf(scaleBits!)
@@ -241,7 +276,8 @@ const attention: Op = (machine, [outIndex, qIndex, layer, heads, scaleBits, caus
         const kvHead = Math.floor((head * kv.heads) / heads!)
         const at = (position: number): number =>
           cachePlace(kv, layer!, kvHead, pages[Math.floor(position / pagePositions)]!, position)
-        const q = rowOf(machine.tensors[qIndex!]!, row).subarray(head * headDim, (head + 1) * headDim)
+        const part = rowOf(machine.tensors[qIndex!]!, row).subarray(head * headDim, (head + 1) * headDim)
+        const q = byteQueries === 1 ? throughBytes(part) : part
         const scores = Float64Array.from({ length: seen }, (_, position) => {
           let sum = 0
           for (let d = 0; d < headDim; d++) sum += q[d]! * machine.cache.keys[at(position) + d]!
@@ -280,6 +316,7 @@ export const referenceOps: Readonly<Record<string, Op>> = {
     return x.map((value, i) => value * factor * weights[weight!]![i]!)
   }),
   quantize,
+  round_bf16: mapRows((x) => x.map(roundToBf16)),
   gemm,
   swiglu: mapRows((gate, row, { tensors }, [, , up]) => {
     return gate.map((value, i) => (value / (1 + Math.exp(-value))) * rowOf(tensors[up!]!, row)[i]!)

@@ -15,7 +15,15 @@ import { metadataNumber } from '../format/gguf-metadata.js'
 import { PagePool } from '../memory/pages.js'
 import { type OpenedModel, openModel } from '../model/open.js'
 import { planProgram } from '../program/plan.js'
-import { type Program, pagePositions } from '../program/program.js'
+import {
+  type ActivationMode,
+  activationModes,
+  type KvType,
+  kvTypeNames,
+  kvTypes,
+  type Program,
+  pagePositions,
+} from '../program/program.js'
 import type { Step } from '../program/step.js'
 import { type ChatMessage, type ChatOptions, encodeChat } from '../text/chat.js'
 import { chatTemplateOf } from '../text/chat-template.js'
@@ -42,9 +50,12 @@ export interface LanguageModelOptions {
   /** Bytes; E_MEMORY before more would be allocated. Mapped files do not count. */
   memoryBudget?: number
   /** Number format of the cache; default f16. */
-  kvType?: 'f32' | 'f16' | 'q8_0'
-  /** 'auto': quantised weights multiply 8-bit activations; 'f32': activations are never quantised. */
-  activations?: 'auto' | 'f32'
+  kvType?: KvType
+  /**
+   * 'auto': quantised weights multiply 8-bit activations, and the keys of a q8_0 cache 8-bit queries; 'f32': activations
+   * are never rounded; 'bf16': what float weights multiply is rounded to bf16, and a model with others is refused.
+   */
+  activations?: ActivationMode
   /** 'full' reads every weight and refuses NaN and infinite ones. */
   verify?: 'header' | 'full'
   /** Sequences in flight at once; more wait. Default 8. */
@@ -62,7 +73,7 @@ export interface LanguageModelInfo {
   readonly contextLength: number
   readonly vocabularySize: number
   readonly maxSequences: number
-  readonly kvType: string
+  readonly kvType: KvType
   /** Kernel set in use. */
   readonly isa: string
   readonly threads: number
@@ -94,13 +105,13 @@ const checkedOptions = (input: LanguageModelOptions | undefined): LanguageModelO
   const later: [string, readonly unknown[]][] = [
     ['weights', ['stored']],
     ['preparedCache', []],
-    ['kvType', ['f32', 'f16', 'q8_0']],
-    ['activations', ['auto', 'f32']],
+    ['kvType', kvTypeNames],
+    ['activations', activationModes],
   ]
   for (const [name, built] of later) {
     const value = options[name]
     if (value === undefined || built.includes(value)) continue
-    const named = ['bf16', 'fp8'].includes(value as string) || name === 'weights' || name === 'preparedCache'
+    const named = name === 'weights' || name === 'preparedCache'
     throw new DroverError(
       named ? 'E_UNSUPPORTED' : 'E_ARGUMENT',
       `options.${name} does not take this value${named ? ' yet' : ''}`,
@@ -138,7 +149,7 @@ const sizeProgram = (
       maxOutputs: Math.max(outputsPerStep, maxSequences),
       maxSequences,
       maxPages: Math.min(2 ** 22, contextPages * maxSequences),
-      kvType,
+      kvType: kvTypes[kvType],
       kvPages: pages,
       activations,
       candidates: mostTopLogprobs,
@@ -227,7 +238,7 @@ export const loadLanguageModel = async (path: string, input?: LanguageModelOptio
     contextLength,
     vocabularySize: opened.config.vocabulary,
     maxSequences,
-    kvType: program.kv?.dtype ?? 'f16',
+    kvType: options.kvType ?? 'f16',
     isa: machine.isa,
     threads: Math.min(options.threads ?? machine.threads, machine.threads),
     threadsReason:

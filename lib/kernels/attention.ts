@@ -1,7 +1,7 @@
 /** Grouped-query attention over a cache of its own. */
 import { checkBoolean, checkInteger, checkNumber, checkOneOf, checkOptions } from '../check.js'
 import { DroverError } from '../errors.js'
-import { type KvSpec, pagePositions } from '../program/program.js'
+import { type KvType, kvTypeNames, kvTypes, pagePositions } from '../program/program.js'
 import type { Step } from '../program/step.js'
 import { type AsyncOptions, type Call, mostCols, mostRows, run, runAsync, takeSignal } from './eager.js'
 import { checkMatrix, checkRows } from './operands.js'
@@ -18,7 +18,9 @@ export interface AttentionOptions {
   /** Of the scores q · k; default 1 / √headDim. */
   scale?: number
   /** How keys and values are kept while they are attended to; default 'f32'. */
-  kvType?: KvSpec['dtype']
+  kvType?: KvType
+  /** 'auto' (default): the keys of a q8_0 cache multiply queries rounded to 8 bits in blocks of 32; 'f32': as they are. */
+  activations?: 'auto' | 'f32'
 }
 
 /** Rows of one step. */
@@ -51,13 +53,22 @@ const partsOf = (queries: number, keys: number, causal: boolean): Part[] => {
 }
 
 const attentionCall = (q: unknown, k: unknown, v: unknown, input: unknown): Call<Float32Array> => {
-  const options = checkOptions('options', input, ['heads', 'kvHeads', 'headDim', 'causal', 'scale', 'kvType'])
+  const options = checkOptions('options', input, [
+    'heads',
+    'kvHeads',
+    'headDim',
+    'causal',
+    'scale',
+    'kvType',
+    'activations',
+  ])
   const heads = checkInteger('options.heads', options.heads, 1, 4096)
   const kvHeads = checkInteger('options.kvHeads', options.kvHeads ?? heads, 1, heads)
   const headDim = checkInteger('options.headDim', options.headDim, 1, Math.min(4096, Math.floor(mostCols / heads)))
   const causal = checkBoolean('options.causal', options.causal ?? true)
   const scale = checkNumber('options.scale', options.scale ?? 1 / Math.sqrt(headDim), 1e-30, 999999)
-  const kvType = checkOneOf('options.kvType', options.kvType ?? 'f32', ['f32', 'f16', 'q8_0'])
+  const kvType = checkOneOf('options.kvType', options.kvType ?? 'f32', kvTypeNames) as KvType
+  const activations = checkOneOf('options.activations', options.activations ?? 'auto', ['auto', 'f32'])
   if (heads % kvHeads !== 0) {
     throw new DroverError('E_SHAPE', 'query heads are a multiple of key heads', {
       field: 'options.kvHeads',
@@ -84,9 +95,10 @@ const attentionCall = (q: unknown, k: unknown, v: unknown, input: unknown): Call
   const rows = parts.reduce((most, { from, to }) => Math.max(most, to - from), 0)
   return {
     recipe: {
-      key: `attention ${heads} ${kvHeads} ${headDim} ${causal} ${scale} ${kvType} ${pages}`,
+      key: `attention ${heads} ${kvHeads} ${headDim} ${causal} ${scale} ${kvType} ${activations} ${pages}`,
       rows: Math.min(rows, mostRows),
-      kv: { layers: 1, heads: kvHeads, headDim, dtype: kvType, pages },
+      kv: { layers: 1, heads: kvHeads, headDim, dtype: kvTypes[kvType], pages },
+      activations,
       build: (b) => {
         const keyRows = b.input('k', 'rows', kvWidth)
         b.kvWrite('cache', keyRows, b.input('v', 'rows', kvWidth), 0)

@@ -7,7 +7,7 @@ import { cpuDevice } from '../device/cpu.js'
 import type { DeviceProgram } from '../device/device.js'
 import { aborted, DroverError, throwIfAborted } from '../errors.js'
 import { ProgramBuilder } from '../program/builder.js'
-import type { DeviceLayout, KvSpec, Program, RegionSource } from '../program/program.js'
+import type { ActivationMode, DeviceLayout, KvSpec, Program, RegionSource } from '../program/program.js'
 import type { Step } from '../program/step.js'
 
 /** Most rows and columns that a program's tensors can have. */
@@ -66,7 +66,7 @@ export interface Recipe {
   readonly rows: number
   readonly vocabulary?: number
   /** Default 'auto'. */
-  readonly activations?: 'auto' | 'f32'
+  readonly activations?: ActivationMode
   readonly kv?: KvSpec
   readonly regions?: readonly RegionSource[]
   build(builder: ProgramBuilder, layout: DeviceLayout): void

@@ -2,7 +2,7 @@
 import { checkInteger, checkOneOf, checkOptions } from '../check.js'
 import { DroverError, throwIfAborted } from '../errors.js'
 import { type Activation, activationNames, type ProgramBuilder, type WeightSource } from '../program/builder.js'
-import type { RegionSource } from '../program/program.js'
+import { type ActivationMode, activationModes, type RegionSource } from '../program/program.js'
 import {
   type AsyncOptions,
   type Call,
@@ -28,9 +28,10 @@ export interface LinearOptions {
   activation?: Activation
   /**
    * 'auto' (default): weights of a block-quantised format that has integer kernels multiply activations rounded to
-   * 8 bits in blocks of 32 or 256; 'f32': activations are never rounded.
+   * 8 bits in blocks of 32 or 256; 'f32': activations are never rounded; 'bf16': they are rounded to bf16, and
+   * weights are f32, f16 or bf16.
    */
-  activations?: 'auto' | 'f32'
+  activations?: ActivationMode
 }
 
 /** What `gemm` does to its product. */
@@ -43,7 +44,7 @@ interface Layer {
   readonly weight: CheckedWeight
   readonly bias: Float32Array | undefined
   readonly activation: Activation
-  readonly activations: 'auto' | 'f32'
+  readonly activations: ActivationMode
 }
 
 const layerOptions = ['bias', 'activation', 'activations']
@@ -55,7 +56,7 @@ const checkLayer = (weight: unknown, options: Record<string, unknown>): Layer =>
     weight: checked,
     bias: bias === undefined ? undefined : checkMatrix('options.bias', bias, [1, checked.rows]),
     activation: checkOneOf('options.activation', activation, activationNames),
-    activations: checkOneOf('options.activations', activations, ['auto', 'f32']),
+    activations: checkOneOf('options.activations', activations, activationModes),
   }
 }
 
@@ -83,15 +84,15 @@ const recipeOf = (layer: Layer, rows: number, variants: readonly ('plain' | 'res
   }
 }
 
-/** Writes x, runs the op of the variant (behind the quantisation of x, where there is one), reads its output. */
+/** Writes x, runs the op of the variant (behind the rounding of x, where there is one), reads its output. */
 const work = (x: Float32Array, residual: Float32Array | undefined, rows: number): Call<Float32Array>['work'] =>
   function* (operands: Operands) {
     const role = residual === undefined ? 'plain' : 'residual'
     operands.write('x', x)
     if (residual !== undefined) operands.write('added', residual)
     const { ops } = operands.program
-    const quantized = ops.filter(({ op }) => op === 'quantize').length
-    if (quantized > 0) yield { ...plainStep(rows), firstOp: 0, endOp: quantized }
+    const rounded = ops.findIndex(({ op }) => op === 'gemm')
+    if (rounded > 0) yield { ...plainStep(rows), firstOp: 0, endOp: rounded }
     const op = ops.findIndex(({ name }) => name === role)
     yield { ...plainStep(rows), firstOp: op, endOp: op + 1 }
     return operands.read(role, rows)

@@ -8,7 +8,7 @@ import type { TensorSource } from '../format/file.js'
 import type { GgufFile } from '../format/gguf.js'
 import { metadataInteger, metadataNumber, metadataString } from '../format/gguf-metadata.js'
 import { ProgramBuilder, type Value, type WeightSource } from '../program/builder.js'
-import type { DeviceLayout, KvSpec, Program } from '../program/program.js'
+import type { ActivationMode, DeviceLayout, KvSpec, Program } from '../program/program.js'
 import { type DTypeName, dtypes, rowBytes, type TensorInfo } from '../tensor.js'
 import { inverseFrequencies, scaleFrequencies } from './rope.js'
 
@@ -227,7 +227,7 @@ export interface LlamaProgramOptions {
   maxPages: number
   kvType: KvSpec['dtype']
   kvPages: number
-  activations: 'auto' | 'f32'
+  activations: ActivationMode
   /** Room for top log-probabilities per sampled token. */
   candidates: number
   /** Region of `ropeFrequencies`, an f32 array at offset 0. */

@@ -1,13 +1,13 @@
 /** What a model of some configuration takes in memory, without its weights at hand. */
 import { planProgram } from '../program/plan.js'
-import { type DeviceLayout, type KvSpec, type Program, pagePositions } from '../program/program.js'
+import { type DeviceLayout, type KvType, kvTypes, type Program, pagePositions } from '../program/program.js'
 import type { DTypeName } from '../tensor.js'
 import { buildLlama, huggingFaceNames, imaginaryWeights, type LlamaConfig } from './llama.js'
 
 export interface MemoryPlan {
   contextLength: number
   sequences: number
-  kvType: KvSpec['dtype']
+  kvType: KvType
   weightType: DTypeName
   /** Of the weights as they are computed with (panels and f32 vectors). */
   preparedBytes: number
@@ -24,7 +24,7 @@ export interface MemoryPlan {
 export interface PlanOptions {
   contextLength: number
   sequences: number
-  kvType: KvSpec['dtype']
+  kvType: KvType
   weightType: DTypeName
   maxRows: number
 }
@@ -42,7 +42,7 @@ export const describePlan = (
     maxOutputs: Math.max(64, sequences),
     maxSequences: sequences,
     maxPages: pages,
-    kvType,
+    kvType: kvTypes[kvType],
     kvPages: pages,
     activations: 'auto',
     candidates: 20,

@@ -6,6 +6,7 @@ import { DroverError } from '../errors.js'
 import type { DTypeName } from '../tensor.js'
 import {
   type ActivationDType,
+  type ActivationMode,
   absent,
   type DeviceLayout,
   type KvSpec,
@@ -50,8 +51,11 @@ export interface LinearOptions {
 
 export interface BuilderOptions extends ProgramLimits {
   kv?: KvSpec
-  /** 'auto': quantised weights multiply 8-bit activations; 'f32': activations are never quantised. */
-  activations: 'auto' | 'f32'
+  /**
+   * 'auto': quantised weights multiply 8-bit activations, and q8_0 keys 8-bit queries; 'f32': activations are never
+   * rounded; 'bf16': what float weights multiply is rounded to bf16, quantised weights are refused.
+   */
+  activations: ActivationMode
 }
 
 const floatBits = (value: number): number => new Uint32Array(Float32Array.of(value).buffer)[0] as number
@@ -64,7 +68,7 @@ export class ProgramBuilder {
   readonly #weightIndex = new Map<string, number>()
   readonly #ops: OpSpec[] = []
   readonly #outputs = new Map<string, number>()
-  /** Quantised forms of values: `index/dtype` -> value. */
+  /** Rounded forms of values: `index/form` -> value. */
   readonly #quantized = new Map<string, Value>()
   #scope = ''
 
@@ -114,7 +118,7 @@ export class ProgramBuilder {
   linear(name: string, x: Value, weight: WeightSource, options: LinearOptions = {}): Value {
     const wanted = this.#layout.gemmActivations(weight.dtype)
     const prepared = wanted !== undefined && (wanted === 'f32' || this.#options.activations === 'auto')
-    const input = prepared && wanted !== 'f32' ? this.quantize(x, wanted) : x
+    const input = prepared && wanted !== 'f32' ? this.quantize(x, wanted) : this.#rounded(x, weight)
     const out = this.#like(name, x, weight.rows)
     this.#op(name, 'gemm', [
       out.index,
@@ -129,15 +133,21 @@ export class ProgramBuilder {
 
   /** 8-bit form of a value; made once however many ops read it. */
   quantize(x: Value, dtype: ActivationDType): Value {
-    const key = `${x.index}/${dtype}`
-    const made = this.#quantized.get(key)
-    if (made !== undefined) return made
-    const name = `${this.#tensors[x.index]?.name.slice(this.#scope.length)}.${dtype}`
-    const spec = this.#tensors[x.index] as TensorSpec
-    const out = this.#tensor(name, dtype, x.cols, spec.dimension, spec.fixedRows)
-    this.#op(name, 'quantize', [out.index, x.index])
-    this.#quantized.set(key, out)
-    return out
+    return this.#once(x, dtype, dtype, 'quantize')
+  }
+
+  /** What a float weight multiplies: x, or x rounded to bf16 (made once) where that is asked for. */
+  #rounded(x: Value, weight: WeightSource): Value {
+    if (this.#options.activations !== 'bf16') return x
+    if (!['f32', 'f16', 'bf16'].includes(weight.dtype)) {
+      throw new DroverError('E_UNSUPPORTED', 'bf16 activations multiply float weights', {
+        field: weight.name,
+        found: weight.dtype,
+        expected: 'f32, f16 or bf16',
+        hint: "use activations: 'auto' or 'f32'",
+      })
+    }
+    return this.#once(x, 'bf16', 'f32', 'round_bf16')
   }
 
   /** silu(gate) · up. */
@@ -164,10 +174,13 @@ export class ProgramBuilder {
     this.#op(name, 'kv_write', [k.index, v.index, layer])
   }
 
+  /** Causal or full attention over the cache of `layer`; with 'auto', 8-bit queries multiply the keys of a q8_0 cache. */
   attention(name: string, q: Value, options: { layer: number; heads: number; scale: number; causal: boolean }): Value {
     const out = this.#like(name, q)
     const { layer, heads, scale, causal } = options
-    this.#op(name, 'attention', [out.index, q.index, layer, heads, floatBits(scale), causal ? 1 : 0])
+    const byteQueries = this.#options.kv?.dtype === 'q8_0' && this.#options.activations === 'auto'
+    const flags = [causal, byteQueries].map(Number)
+    this.#op(name, 'attention', [out.index, q.index, layer, heads, floatBits(scale), ...flags])
     return out
   }
 
@@ -254,7 +267,20 @@ export class ProgramBuilder {
     return this.#tensor(name, 'f32', cols, spec.dimension, spec.fixedRows)
   }
 
-  /** A value that changes in place has no valid quantised form any more. */
+  /** The `form` of a value that `op` makes; made once however many ops read it. */
+  #once(x: Value, form: string, dtype: ActivationDType, op: string): Value {
+    const key = `${x.index}/${form}`
+    const made = this.#quantized.get(key)
+    if (made !== undefined) return made
+    const name = `${this.#tensors[x.index]?.name.slice(this.#scope.length)}.${form}`
+    const spec = this.#tensors[x.index] as TensorSpec
+    const out = this.#tensor(name, dtype, x.cols, spec.dimension, spec.fixedRows)
+    this.#op(name, op, [out.index, x.index])
+    this.#quantized.set(key, out)
+    return out
+  }
+
+  /** A value that changes in place has no valid rounded form any more. */
   #forget(x: Value): void {
     for (const key of this.#quantized.keys()) if (key.startsWith(`${x.index}/`)) this.#quantized.delete(key)
   }

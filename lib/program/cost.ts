@@ -29,6 +29,7 @@ export interface OpCost extends Work {
 const perElement: Record<string, { tensor: number; flops: number }> = {
   rms_norm: { tensor: 1, flops: 4 },
   quantize: { tensor: 1, flops: 3 },
+  round_bf16: { tensor: 1, flops: 1 },
   swiglu: { tensor: 1, flops: 5 },
   rope_table: { tensor: 0, flops: 2 },
   rope: { tensor: 0, flops: 3 },

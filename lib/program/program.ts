@@ -47,11 +47,21 @@ export interface OpSpec {
   readonly args: readonly number[]
 }
 
+/** Number formats that keys and values can be kept in, by the names that options have for them. */
+export const kvTypes = { f32: 'f32', f16: 'f16', bf16: 'bf16', q8_0: 'q8_0', fp8: 'f8_e4m3' } as const
+export type KvType = keyof typeof kvTypes
+export type KvDType = (typeof kvTypes)[KvType]
+export const kvTypeNames = Object.keys(kvTypes) as KvType[]
+
+/** How GEMM and attention round their inputs; see {@link ProgramBuilder.linear} and {@link ProgramBuilder.attention}. */
+export const activationModes = ['auto', 'f32', 'bf16'] as const
+export type ActivationMode = (typeof activationModes)[number]
+
 export interface KvSpec {
   readonly layers: number
   readonly heads: number
   readonly headDim: number
-  readonly dtype: 'f32' | 'f16' | 'q8_0'
+  readonly dtype: KvDType
   /** Pages of {@link pagePositions} positions, for all layers and heads. */
   readonly pages: number
 }

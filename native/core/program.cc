@@ -59,7 +59,7 @@ drover_code decode_header(const uint32_t* h, uint64_t count, drover_program& p, 
   if (p.kv_pages == 0) return DROVER_OK;
   if (p.kv_pages > kMostEntries) return refuse(error, "kv pages out of range", p.kv_pages, kMostEntries);
   if (h[15] >= kDTypeCount || !kv_type_known(static_cast<DType>(h[15]))) {
-    return refuse(error, "kv dtype is f32, f16 or q8_0", h[15], static_cast<int64_t>(DType::f16));
+    return refuse(error, "kv dtype is f32, f16, bf16, q8_0 or f8_e4m3", h[15], static_cast<int64_t>(DType::f16));
   }
   p.kv_dtype = static_cast<DType>(h[15]);
   if (p.kv_layers == 0 || p.kv_layers > 4096) return refuse(error, "kv layers out of range", p.kv_layers, 4096);

@@ -8,8 +8,8 @@
 //   header, kProgramHeaderWords words:
 //     0 magic "DRVP"  1 version (1)  2 total words  3 max rows  4 max outputs  5 max sequences  6 max page entries
 //     7 tensor count  8 weight count  9 op count  10 argument words  11 arena size in units of 64 bytes
-//     12 kv layers  13 kv heads  14 kv head_dim  15 kv dtype (f32, f16, q8_0)  16 kv pages (0: no cache)  17 vocabulary
-//     18..23 zero
+//     12 kv layers  13 kv heads  14 kv head_dim  15 kv dtype (f32, f16, bf16, q8_0, f8_e4m3)  16 kv pages (0: no cache)
+//     17 vocabulary 18..23 zero
 //   tensors, kTensorWords words each:
 //     0 dtype (f32, u32, a8_32, a8_256)  1 cols  2 row stride in units of 64 bytes
 //     3 row dimension (0 rows, 1 outputs, 2 fixed)  4 row count when fixed  5 offset in the arena, units of 64 bytes

@@ -8,33 +8,7 @@
 namespace drover {
 namespace {
 
-// ---- single numbers, to nearest even ----
-
-// The magnitude of a float of `bits` in a float with fewer bits; the code may run past the largest finite one.
-uint32_t round_magnitude(uint32_t bits, int32_t bias, int32_t mantissa_bits) {
-  const int32_t exponent = static_cast<int32_t>(bits >> 23) - 127 + bias;
-  // A subnormal result shifts the mantissa, with its hidden one, further right; all is gone after 25 bits.
-  const int32_t shift = exponent > 0 ? 23 - mantissa_bits : 24 - mantissa_bits - exponent;
-  if (shift > 24) return 0;
-  const uint32_t mantissa = exponent > 0 ? bits & 0x7fffffu : (bits & 0x7fffffu) | 0x800000u;
-  const uint32_t half = 1u << (shift - 1), rest = mantissa & ((1u << shift) - 1);
-  const uint32_t kept = (mantissa >> shift) + (exponent > 0 ? static_cast<uint32_t>(exponent) << mantissa_bits : 0);
-  return kept + (rest > half || (rest == half && kept % 2 == 1) ? 1 : 0);
-}
-
-uint16_t to_bf16(float value) {
-  const uint32_t bits = float_to_bits(value);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40);
-  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-template <int32_t kBias, int32_t kMantissa, uint32_t kMost>
-uint8_t to_f8(float value) {
-  const uint32_t bits = float_to_bits(value), sign = bits >> 24 & 0x80, magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return static_cast<uint8_t>(sign | 0x7f);
-  const uint32_t code = round_magnitude(magnitude, kBias, kMantissa);
-  return static_cast<uint8_t>(sign | (code < kMost ? code : kMost));
-}
+// ---- single numbers ----
 
 // False for block formats.
 bool encode_numbers(DType dtype, const float* x, uint32_t cols, uint8_t* out) {
@@ -45,15 +19,15 @@ bool encode_numbers(DType dtype, const float* x, uint32_t cols, uint8_t* out) {
     case DType::f16:
     case DType::bf16:
       for (uint32_t i = 0; i < cols; i++) {
-        const uint16_t code = dtype == DType::f16 ? float_to_half(x[i]) : to_bf16(x[i]);
+        const uint16_t code = dtype == DType::f16 ? float_to_half(x[i]) : float_to_bfloat(x[i]);
         memcpy(out + uint64_t{i} * 2, &code, 2);
       }
       return true;
     case DType::f8_e4m3:
-      for (uint32_t i = 0; i < cols; i++) out[i] = to_f8<7, 3, 0x7e>(x[i]);
+      for (uint32_t i = 0; i < cols; i++) out[i] = float_to_f8<7, 3, 0x7e>(x[i]);
       return true;
     case DType::f8_e5m2:
-      for (uint32_t i = 0; i < cols; i++) out[i] = to_f8<15, 2, 0x7c>(x[i]);
+      for (uint32_t i = 0; i < cols; i++) out[i] = float_to_f8<15, 2, 0x7c>(x[i]);
       return true;
     default:
       return false;

@@ -43,6 +43,7 @@ DROVER_INLINE void float_tile(const float* x, uint64_t x_stride, const typename 
   for (uint32_t r = 0; r < kR; r++)
 #pragma GCC unroll 4
     for (uint32_t p = 0; p < kP; p++) sum[r][p] = f_load(acc + r * acc_stride + p * 16);
+#pragma GCC unroll 4
   for (uint32_t k = 0; k < depth; k++) {
     F32x16 column[kP];
 #pragma GCC unroll 4
@@ -69,51 +70,6 @@ inline constexpr uint32_t kFloatRows = 6, kFloatPanels = 4;
 inline constexpr uint32_t kFloatRows = 6, kFloatPanels = 1;
 #endif
 inline constexpr uint32_t kVectorPanels = 4;  // panels that a single row takes at once
-
-template <uint32_t kP, typename Load>
-DROVER_INLINE void float_rows(const float* x, uint64_t x_stride, uint32_t rows, const typename Load::Element* w,
-                              uint64_t w_stride, uint32_t depth, float* acc, uint64_t acc_stride) {
-  uint32_t r = 0;
-  for (; r + kFloatRows <= rows; r += kFloatRows) {
-    float_tile<kFloatRows, kP, Load>(x + r * x_stride, x_stride, w, w_stride, depth, acc + r * acc_stride, acc_stride);
-  }
-  x += r * x_stride;
-  acc += r * acc_stride;
-  switch (rows - r) {
-    case 5:
-      return float_tile<5, kP, Load>(x, x_stride, w, w_stride, depth, acc, acc_stride);
-    case 4:
-      return float_tile<4, kP, Load>(x, x_stride, w, w_stride, depth, acc, acc_stride);
-    case 3:
-      return float_tile<3, kP, Load>(x, x_stride, w, w_stride, depth, acc, acc_stride);
-    case 2:
-      return float_tile<2, kP, Load>(x, x_stride, w, w_stride, depth, acc, acc_stride);
-    case 1:
-      return float_tile<1, kP, Load>(x, x_stride, w, w_stride, depth, acc, acc_stride);
-    default:
-      return;
-  }
-}
-
-// acc [rows, panels * 16] += x [rows, depth] * panels [panels][depth][16]
-template <typename Load>
-void float_panels(const float* x, uint64_t x_stride, uint32_t rows, const typename Load::Element* w, uint64_t w_stride,
-                  uint32_t panels, uint32_t depth, float* acc, uint64_t acc_stride) {
-  uint32_t p = 0;
-  if (rows == 1) {
-    for (; p + kVectorPanels <= panels; p += kVectorPanels) {
-      float_tile<1, kVectorPanels, Load>(x, x_stride, w + p * w_stride, w_stride, depth, acc + p * 16, acc_stride);
-    }
-  }
-  for (; p + kFloatPanels <= panels; p += kFloatPanels) {
-    float_rows<kFloatPanels, Load>(x, x_stride, rows, w + p * w_stride, w_stride, depth, acc + p * 16, acc_stride);
-  }
-  if constexpr (kFloatPanels > 1) {
-    for (; p < panels; p++) {
-      float_rows<1, Load>(x, x_stride, rows, w + p * w_stride, w_stride, depth, acc + p * 16, acc_stride);
-    }
-  }
-}
 
 // act(sum + bias) + residual of one row and panel, stored.
 DROVER_INLINE void finish(const GemmArgs& args, uint32_t row, uint32_t panel, F32x16 sum) {

@@ -73,6 +73,7 @@ struct AttentionArgs {
   uint32_t cache_start;  // cache position of that row
   uint32_t cache_end;    // positions in the cache after this step (non-causal rows see all of them)
   bool causal;
+  bool byte_queries;  // q8_0 keys multiply queries of 8 bits, q8_0 values probabilities of 16
   float scale;
 };
 
@@ -88,6 +89,8 @@ struct KernelTable {
   // a8 rows of x: x [cols] f32 -> out (layout in quantize.h). Non-finite input gives a NaN scale.
   void (*quantize_a8_32)(const float* x, uint32_t cols, uint8_t* out);
   void (*quantize_a8_256)(const float* x, uint32_t cols, uint8_t* out);
+  // out [cols] = x rounded to bf16, to nearest even
+  void (*round_bf16)(const float* x, uint32_t cols, float* out);
   // out [cols] = x * weight / sqrt(mean(x^2) + eps)
   void (*rms_norm)(const float* x, const float* weight, float eps, uint32_t cols, float* out);
   // out [cols] = silu(gate) * up
@@ -118,7 +121,6 @@ struct KernelTable {
 
 // Rows of queries a task of attention takes at most (times heads / kv_heads = rows of its score tile).
 inline constexpr uint32_t kAttentionRows = 16;
-inline constexpr uint32_t kPanelsAtOnce = 4;  // key panels of a page, and as many value panels
 uint64_t attention_scratch_bytes(uint32_t heads, uint32_t kv_heads, uint32_t head_dim);
 
 // The tables that this build holds; null where the compiler or the target lacks the instructions.

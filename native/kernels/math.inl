@@ -2,14 +2,13 @@
 namespace drover {
 namespace {
 
-// e^x. Below -87.3 the result is 0 (no subnormals), above 88.7 infinity; NaN stays NaN. Error below 1.5 ulp.
-// x = n ln2 + r with |r| <= ln2 / 2 (ln2 in two parts), e^r by its Taylor polynomial of degree 7 in Horner form.
-DROVER_INLINE F32x16 f_exp(F32x16 x) {
-  const F32x16 lowest = f_set(-87.33654f), highest = f_set(88.72283f);
-  // f_min and f_max return their second operand for a NaN: x comes second, so that a NaN passes through.
-  const F32x16 clamped = f_max(lowest, f_min(highest, x));
-  const F32x16 n = f_round(f_mul(clamped, f_set(1.44269504f)));
-  F32x16 r = f_fnma(n, f_set(0.693359375f), clamped);
+inline constexpr float kLowestExponent = -87.33654f;  // e^x is 0 below: no subnormals
+
+// e^x = 2^n p: x = n ln2 + r with |r| <= ln2 / 2 (ln2 in two parts), p = e^r by its Taylor polynomial of degree 7 in
+// Horner form.
+DROVER_INLINE F32x16 f_exp_parts(F32x16 x, F32x16* power) {
+  const F32x16 n = f_round(f_mul(x, f_set(1.44269504f)));
+  F32x16 r = f_fnma(n, f_set(0.693359375f), x);
   r = f_fnma(n, f_set(-2.12194440e-4f), r);
   F32x16 p = f_set(1.98412698e-4f);
   p = f_fma(p, r, f_set(1.38888889e-3f));
@@ -18,12 +17,28 @@ DROVER_INLINE F32x16 f_exp(F32x16 x) {
   p = f_fma(p, r, f_set(1.66666667e-1f));
   p = f_fma(p, r, f_set(0.5f));
   p = f_fma(p, r, f_set(1.0f));
-  p = f_fma(p, r, f_set(1.0f));
+  *power = n;
+  return f_fma(p, r, f_set(1.0f));
+}
+
+// e^x. Below -87.3 the result is 0, above 88.7 infinity; NaN stays NaN. Error below 1.5 ulp.
+DROVER_INLINE F32x16 f_exp(F32x16 x) {
+  const F32x16 lowest = f_set(kLowestExponent), highest = f_set(88.72283f);
+  // f_min and f_max return their second operand for a NaN: x comes second, so that a NaN passes through.
+  F32x16 n;
+  const F32x16 p = f_exp_parts(f_max(lowest, f_min(highest, x)), &n);
   // 2^128 has no float: the exponent is applied in two halves.
   const F32x16 half = f_round(f_mul(n, f_set(0.5f)));
   const F32x16 y = f_scale_power(f_scale_power(p, half), f_sub(n, half));
   const F32x16 no_overflow = f_select_less(highest, x, f_set(__builtin_inff()), y);
   return f_select_less(x, lowest, f_zero(), no_overflow);
+}
+// The same for x that is not above 0, or NaN: what a softmax asks for.
+DROVER_INLINE F32x16 f_exp_of_negative(F32x16 x) {
+  const F32x16 lowest = f_set(kLowestExponent);
+  F32x16 n;
+  const F32x16 p = f_exp_parts(f_max(lowest, x), &n);
+  return f_select_less(x, lowest, f_zero(), f_scale_power(p, n));
 }
 
 // x / (1 + e^-x)

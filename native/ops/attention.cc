@@ -1,16 +1,12 @@
 // The KV cache's writer and its reader.
+#include "kernels/attention_scratch.h"
 #include "kernels/kv.h"
 #include "op.h"
 
 namespace drover {
 
 uint64_t attention_scratch_bytes(uint32_t heads, uint32_t kv_heads, uint32_t head_dim) {
-  const uint64_t vectors = uint64_t{kAttentionRows} * (heads / kv_heads);
-  const uint64_t padded = round_up(head_dim, kPanel);
-  const uint64_t panel = (head_dim > kPagePositions ? head_dim : kPagePositions) * uint64_t{kPanel} * kPanelsAtOnce;
-  const uint64_t floats = round_up(vectors * head_dim, 16) + vectors * kPagePositions + vectors * padded +
-                          2 * round_up(vectors, 16) + panel;
-  return round_up(floats * 4, 64);
+  return AttentionScratch().place(nullptr, heads / kv_heads, head_dim);
 }
 
 const OpImplementation op_kv_write = {
@@ -58,6 +54,8 @@ const OpImplementation op_attention = {
                 "attention's heads are a multiple of the kv heads", c.word(3), c.program.kv_heads);
       c.require(c.real(4) > 0 && c.real(4) < 1e6f, "attention's scale is positive", c.word(4), 0);
       c.require(c.word(5) <= 1, "attention's causal flag is 0 or 1", c.word(5), 1);
+      c.require(c.word(6) <= (c.program.kv_dtype == DType::q8_0 ? 1 : 0), "attention's byte queries need a q8_0 cache",
+                c.word(6), 0);
     },
     [](const Run& run, const Op& op) {
       const drover_program& p = run.program;
@@ -75,6 +73,7 @@ const OpImplementation op_attention = {
       args.kv_heads = p.kv_heads;
       args.head_dim = p.kv_head_dim;
       args.causal = op.argument[5] == 1;
+      args.byte_queries = op.argument[6] == 1;
       args.scale = __builtin_bit_cast(float, op.argument[4]);
       // Tasks over all sequences: (sequence, rows, kv head); heads of the same rows follow each other.
       uint32_t tasks = 0;

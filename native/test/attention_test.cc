@@ -20,6 +20,7 @@ struct Shape {
   uint32_t kv_heads, group, head_dim, start, rows;
   bool causal;
   float size;  // of queries: large ones make one position win
+  bool byte_queries = false;
   uint32_t heads() const { return kv_heads * group; }
   uint32_t positions() const { return start + rows; }
   uint32_t width() const { return heads() * head_dim; }
@@ -75,6 +76,7 @@ AttentionArgs arguments(const Shape& s, Cache& cache, const Buffer<float>& q, Bu
   args.cache_start = s.start;
   args.cache_end = s.positions();
   args.causal = s.causal;
+  args.byte_queries = s.byte_queries;
   args.scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
   return args;
 }
@@ -110,6 +112,19 @@ Buffer<float> decode(const KernelTable& kernels, const Shape& s, Cache& cache, c
   return out;
 }
 
+// A query as attention multiplies it: rounded to 8 bits in blocks of 32 where the shape says so.
+std::vector<double> query(const Shape& s, const float* q) {
+  std::vector<double> out(q, q + s.head_dim);
+  for (uint32_t b = 0; b < s.head_dim && s.byte_queries; b += 32) {
+    float peak = 0;
+    const uint32_t end = std::min(s.head_dim, b + 32);
+    for (uint32_t d = b; d < end; d++) peak = std::max(peak, std::fabs(q[d]));
+    const float inverse = 127.0f / peak, scale = peak / 127.0f;
+    for (uint32_t d = b; d < end; d++) out[d] = std::nearbyint(q[d] * inverse) * double{scale};
+  }
+  return out;
+}
+
 // Largest error against float64, relative to the largest value that could come out.
 double worst_error(const Shape& s, Cache& cache, const Buffer<float>& q, const Buffer<float>& out) {
   const double scale = 1.0 / std::sqrt(static_cast<double>(s.head_dim));
@@ -126,10 +141,11 @@ double worst_error(const Shape& s, Cache& cache, const Buffer<float>& q, const B
       const uint32_t seen = s.causal ? s.start + row + 1 : s.positions();
       for (uint32_t g = 0; g < s.group; g++) {
         const uint64_t at = uint64_t{row} * s.width() + (uint64_t{kv} * s.group + g) * s.head_dim;
+        const std::vector<double> x = query(s, q.data() + at);
         std::vector<double> p(seen);
         double peak = -INFINITY, total = 0;
         for (uint32_t i = 0; i < seen; i++) {
-          for (uint32_t d = 0; d < s.head_dim; d++) p[i] += double{q[at + d]} * keys[uint64_t{i} * s.head_dim + d];
+          for (uint32_t d = 0; d < s.head_dim; d++) p[i] += x[d] * keys[uint64_t{i} * s.head_dim + d];
           p[i] *= scale;
           peak = std::max(peak, p[i]);
         }
@@ -148,8 +164,8 @@ double worst_error(const Shape& s, Cache& cache, const Buffer<float>& q, const B
 
 void check_shape(const Shape& s, Random& random) {
   char what[160];
-  std::snprintf(what, sizeof what, "%s kv heads %u group %u head_dim %u start %u rows %u causal %d size %g",
-                name_of(s.type), s.kv_heads, s.group, s.head_dim, s.start, s.rows, s.causal, s.size);
+  std::snprintf(what, sizeof what, "%s kv heads %u group %u head_dim %u start %u rows %u causal %d size %g bytes %d",
+                name_of(s.type), s.kv_heads, s.group, s.head_dim, s.start, s.rows, s.causal, s.size, s.byte_queries);
   const Buffer<float> q = normals(uint64_t{s.rows} * s.width(), random, s.size);
   const Buffer<float> k = normals(uint64_t{s.positions()} * s.kv_heads * s.head_dim, random);
   const Buffer<float> v = normals(k.count(), random);
@@ -159,7 +175,8 @@ void check_shape(const Shape& s, Random& random) {
   elsewhere.write(*tables[0], k, v);
   const Buffer<float> first = attend(*tables[0], s, cache, q, kAttentionRows, random);
   const double error = worst_error(s, cache, q, first);
-  CHECK(error < 3e-6 * std::max(1.0f, s.size), "%s: error %g", what, error);
+  const double tolerance = s.byte_queries ? 1e-4 : 3e-6;  // probabilities of 16 bits, or of f32
+  CHECK(error < tolerance * std::max(1.0f, s.size), "%s: error %g", what, error);
   const auto same = [&](const Buffer<float>& out) { return std::memcmp(out.data(), first.data(), first.bytes()) == 0; };
   for (const KernelTable* table : tables) {
     CHECK(same(attend(*table, s, elsewhere, q, 0, random)), "%s: %s differs from scalar, other pages and cuts", what,
@@ -170,8 +187,8 @@ void check_shape(const Shape& s, Random& random) {
 }
 
 // A key or value that is not a number reaches the rows that see it and no others.
-void check_poison(DType type, Random& random) {
-  const Shape s{type, 1, 3, 80, 60, 12, true, 1.0f};
+void check_poison(DType type, bool byte_queries, Random& random) {
+  const Shape s{type, 1, 3, 80, 60, 12, true, 1.0f, byte_queries};
   const uint32_t bad = 65;
   const Buffer<float> q = normals(uint64_t{s.rows} * s.width(), random);
   for (uint32_t what = 0; what < 2; what++) {
@@ -185,7 +202,7 @@ void check_poison(DType type, Random& random) {
       for (uint32_t row = 0; row < s.rows; row++) {
         const bool sees = s.start + row >= bad;
         for (uint32_t h = 0; h < s.heads(); h++) {
-          // A bad key spoils the whole output; a bad value its element (or, quantised, its block).
+          // A bad key spoils the whole output; a bad value its element (or, with scales, its block or vector).
           const float value = out[uint64_t{row} * s.width() + h * s.head_dim + 7];
           right = right && std::isfinite(value) == !sees;
         }
@@ -195,30 +212,38 @@ void check_poison(DType type, Random& random) {
   }
 }
 
+// All kinds of shapes for one format.
+void check_type(DType type, bool byte_queries, uint32_t& turn, Random& random) {
+  const uint32_t dims[] = {8, 64, 80, 96, 128, 1, 7, 17, 33, 100}, groups[] = {1, 3, 4, 8};
+  const auto check = [&](Shape shape) {
+    shape.byte_queries = byte_queries;
+    check_shape(shape, random);
+  };
+  for (const uint32_t head_dim : dims) {
+    for (const bool causal : {true, false}) {
+      const uint32_t group = groups[turn++ % 4];
+      const uint32_t most = head_dim > 64 ? 90 : 200;
+      check({type, 1 + random.below(2), group, head_dim, random.below(most), 1 + random.below(5), causal, 1.0f});
+    }
+    // Decode, and the borders of panels and pages.
+    const uint32_t borders[] = {0, 1, 14, 15, 16, 62, 63, 64, 127, 128};
+    check({type, 1, groups[turn++ % 4], head_dim, borders[random.below(10)], 1, true, 8.0f});
+  }
+  for (const uint32_t group : groups) {
+    check({type, 2, group, 16, 0, 37, true, 1.0f});    // prefill in several tasks
+    check({type, 1, group, 24, 50, 17, false, 1.0f});  // whole sequence
+    check({type, 1, group, 20, 200, 3, true, 40.0f});  // the peak moves from page to page
+  }
+  check_poison(type, byte_queries, random);
+}
+
 }  // namespace
 
 int main() {
   Random random(3);
-  const uint32_t dims[] = {8, 64, 80, 96, 128, 1, 7, 17, 33, 100}, groups[] = {1, 3, 4, 8};
   uint32_t turn = 0;
-  for (const DType type : {DType::f32, DType::f16, DType::q8_0}) {
-    for (const uint32_t head_dim : dims) {
-      for (const bool causal : {true, false}) {
-        const uint32_t group = groups[turn++ % 4];
-        const uint32_t most = head_dim > 64 ? 90 : 200;
-        check_shape({type, 1 + random.below(2), group, head_dim, random.below(most), 1 + random.below(5), causal, 1.0f},
-                    random);
-      }
-      // Decode, and the borders of panels and pages.
-      const uint32_t borders[] = {0, 1, 14, 15, 16, 62, 63, 64, 127, 128};
-      check_shape({type, 1, groups[turn++ % 4], head_dim, borders[random.below(10)], 1, true, 8.0f}, random);
-    }
-    for (const uint32_t group : groups) {
-      check_shape({type, 2, group, 16, 0, 37, true, 1.0f}, random);    // prefill in several tasks
-      check_shape({type, 1, group, 24, 50, 17, false, 1.0f}, random);  // whole sequence
-      check_shape({type, 1, group, 20, 200, 3, true, 40.0f}, random);  // the peak moves from page to page
-    }
-    check_poison(type, random);
-  }
+  for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::f8_e4m3})
+    check_type(type, false, turn, random);
+  check_type(DType::q8_0, true, turn, random);
   return check_summary();
 }

@@ -159,7 +159,7 @@ struct Everything {
     p.op("rope", {q, angles, kHeads, kHeadDim, 0});
     p.op("rope", {k, angles, kKvHeads, kHeadDim, 1});
     p.op("kv_write", {k, v, 0});
-    p.op("attention", {mixed, q, 0, kHeads, float_word(0.35f), 1});
+    p.op("attention", {mixed, q, 0, kHeads, float_word(0.35f), 1, 0});
     p.op("gemm", {x, mixed, wo, kAbsent, x, 0});
     p.op("rms_norm", {h, x, norm, float_word(1e-5f)});
     p.op("quantize", {q8, h});

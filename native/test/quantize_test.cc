@@ -126,15 +126,25 @@ void check_rows(uint32_t cols, Random& random) {
 
 // ---- the cache's writer ----
 
-// Nearest half, ties to even, by search over what halves can be.
-float nearest_half(float value) {
-  if (value != value) return value;
-  const double magnitude = std::fabs(static_cast<double>(value));
-  if (magnitude >= 65520) return std::copysign(INFINITY, value);
+// Nearest float of `bits` significant bits, ties to even; below 2^lowest the last bit counts what it counts there.
+float nearest(double value, int bits, int lowest) {
+  if (value == 0 || value != value) return static_cast<float>(value);
   int exponent;
-  std::frexp(magnitude, &exponent);
-  const double unit = std::ldexp(1.0, std::max(exponent, -13) - 11);
-  return static_cast<float>(std::copysign(std::nearbyint(magnitude / unit) * unit, static_cast<double>(value)));
+  std::frexp(value, &exponent);
+  const double unit = std::ldexp(1.0, std::max(exponent - 1, lowest) - bits + 1);
+  return static_cast<float>(std::copysign(std::nearbyint(std::fabs(value) / unit) * unit, value));
+}
+float nearest_half(float value) {
+  return std::fabs(value) >= 65520 ? std::copysign(INFINITY, value) : nearest(value, 11, -14);
+}
+// e4m3 with the least power of two as its scale that the largest of x fits.
+float nearest_e4m3(const float* x, uint32_t count, uint32_t d) {
+  double scale = std::ldexp(1.0, -110);
+  for (uint32_t i = 0; i < count; i++) {
+    if (!std::isfinite(x[i])) return NAN;
+    while (std::fabs(x[i]) > 448 * scale) scale *= 2;
+  }
+  return static_cast<float>(nearest(x[d] / scale, 4, -6) * scale);
 }
 
 void check_kv(DType type, uint32_t head_dim, Random& random) {
@@ -170,6 +180,8 @@ void check_kv(DType type, uint32_t head_dim, Random& random) {
       for (uint32_t d = 0; d < head_dim; d++) {
         float wanted = x[d];
         if (type == DType::f16) wanted = nearest_half(x[d]);
+        if (type == DType::bf16) wanted = nearest(x[d], 8, -126);
+        if (type == DType::f8_e4m3) wanted = nearest_e4m3(x, head_dim, d);
         if (type == DType::q8_0) {
           const uint32_t begin = d / 32 * 32;
           const Block block = define(x + begin, std::min(32u, head_dim - begin), 32);
@@ -203,7 +215,7 @@ int main() {
   Random random(5);
   for (uint32_t cols = 1; cols <= 140; cols++) check_rows(cols, random);
   for (const uint32_t cols : {255u, 256u, 257u, 512u, 1000u, 2048u, 3001u}) check_rows(cols, random);
-  for (const DType type : {DType::f32, DType::f16, DType::q8_0}) {
+  for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::f8_e4m3}) {
     for (const uint32_t head_dim : {1u, 2u, 8u, 15u, 16u, 17u, 31u, 32u, 33u, 64u, 80u, 96u, 100u, 128u}) {
       check_kv(type, head_dim, random);
     }

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { loadLanguageModel } from '../../lib/index.js'
+import { fixture } from '../support.js'
 import { drover, jsonLines, output, refused, storiesPath, withFolder } from './run.js'
 
 interface Item {
@@ -79,7 +80,8 @@ test('what does not fit is refused', async () => {
   await refused([...greedy, '--memory', '100000'], /^drover: E_MEMORY: /)
   await refused([...greedy, '--context', '4'], /^drover: E_RANGE: /)
   await refused([...greedy, '--kv', 'f64'], /^drover: E_ARGUMENT: .*kvType.*found: f64/)
-  await refused([...greedy, '--kv', 'bf16'], /^drover: E_UNSUPPORTED: .*kvType/)
+  const integers = fixture('llama-gguf-q4km/model.Q4_K_M.gguf')
+  await refused(['generate', integers, '-p', 'a', '--activations', 'bf16'], /^drover: E_UNSUPPORTED: .*found: q4_k/)
   await refused([...greedy, '--activations', 'f64'], /^drover: E_ARGUMENT: .*activations/)
   await refused([...greedy, '--logprobs', '21'], /--logprobs is not a whole number from 0 to 20/)
 })

@@ -5,6 +5,7 @@ import * as assert from 'uvu/assert'
 import { distribution, draw, logProbabilities } from '../../lib/device/reference-sampling.js'
 import type { GeneratedToken, Generation, GenerationResult } from '../../lib/generate/generation.js'
 import type { GenerateOptions } from '../../lib/generate/options.js'
+import { type KvType, kvTypeNames } from '../../lib/program/program.js'
 import { plainSampling } from '../../lib/program/step.js'
 import { between, pick } from '../program/random-programs.js'
 import { assertClose, fixture, randomSource } from '../support.js'
@@ -49,6 +50,18 @@ test('the loss on a story', () =>
     assertClose([perplexity], [Math.exp(meanLoss)], 1e-9, 'perplexity')
     assert.is(scored, tokens.length - 1)
   }))
+
+test('the perplexity that caches of fewer bits cost', async () => {
+  const tokens = await withStories(async (model) => model.tokenizer.encode(story, { bos: true }))
+  const perplexityOf = (kvType: KvType): Promise<number> =>
+    withStories(async (model) => (await model.perplexity(tokens)).perplexity, { kvType })
+  const exact = await perplexityOf('f32')
+  for (const kvType of kvTypeNames) {
+    const difference = Math.abs((await perplexityOf(kvType)) - exact)
+    // Three bits of mantissa cost more, and most in a model whose heads have 8 elements.
+    assert.ok(difference <= (kvType === 'fp8' ? 0.3 : 0.01), `${kvType}: ${difference} from ${exact}`)
+  }
+})
 
 test('perplexity scores each token once, behind what its window holds', () =>
   withStories(async (model) => {

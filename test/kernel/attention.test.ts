@@ -2,6 +2,7 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { attention, attentionAsync } from '../../lib/kernels.js'
+import { kvTypeNames } from '../../lib/program/program.js'
 import { assertClose, cosine, randomSource } from '../support.js'
 import { type Fixture, headsLast, openFixture, pickRows } from './fixture.js'
 
@@ -106,14 +107,22 @@ test('keys and values of fewer bits', async () => {
       const keys = headsLast(fixture.tensor(`case${i}.k_bf16`))
       const values = headsLast(fixture.tensor(`case${i}.v_bf16`))
       const expected = expectedOf(fixture, `case${i}.causal_bf16_kv`)
-      assertClose(attention(q, keys, values, options), expected, tolerance, `case ${i}, bf16`)
+      assertClose(attention(q, keys, values, options), expected, tolerance, `case ${i}, keys of bf16`)
+      assertClose(attention(q, k, v, { ...options, kvType: 'bf16' }), expected, tolerance, `case ${i}, cache of bf16`)
       bfloat++
     }
     if (steep.includes(i)) continue
     const expected = expectedOf(fixture, `case${i}.causal`)
     assertClose(attention(q, k, v, { ...options, kvType: 'f16' }), expected, 5e-3, `case ${i}, f16`)
-    const similarity = cosine(attention(q, k, v, { ...options, kvType: 'q8_0' }), expected)
-    assert.ok(similarity > 0.9995, `case ${i}, q8_0: ${similarity}`)
+    for (const [kvType, activations, least] of [
+      ['bf16', 'auto', 0.9999],
+      ['q8_0', 'auto', 0.9995],
+      ['q8_0', 'f32', 0.9997],
+      ['fp8', 'auto', 0.998],
+    ] as const) {
+      const similarity = cosine(attention(q, k, v, { ...options, kvType, activations }), expected)
+      assert.ok(similarity > least, `case ${i}, ${kvType}, ${activations}: ${similarity}`)
+    }
   }
   assert.ok(bfloat >= 3)
 })
@@ -183,7 +192,7 @@ test('any shape: odd head sizes, page borders, many rows, more queries than keys
 test('what a call leaves in the cache does not reach the next', () => {
   const options = { heads: 2, kvHeads: 1, headDim: 24 }
   const fill = (length: number, value: number): Float32Array => new Float32Array(length).fill(value)
-  for (const kvType of ['f32', 'f16', 'q8_0'] as const) {
+  for (const kvType of kvTypeNames) {
     const spoiled = attention(fill(64 * 48, 1), fill(64 * 24, 1), fill(64 * 24, Number.NaN), { ...options, kvType })
     assert.ok(spoiled.every(Number.isNaN))
     for (const causal of [true, false]) {

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import { weightDTypes } from '../../lib/kernels/operands.js'
 import * as kernels from '../../lib/kernels.js'
+import { kvTypeNames } from '../../lib/program/program.js'
 import { dtypes, rowBytes } from '../../lib/tensor.js'
 import { randomSource } from '../support.js'
 
@@ -43,7 +44,7 @@ for (const [heads, kvHeads, headDim, queries, keys] of [
   const q = normal(queries * heads * headDim)
   const k = normal(keys * kvHeads * headDim)
   const v = normal(keys * kvHeads * headDim)
-  for (const kvType of ['f32', 'f16', 'q8_0'] as const) {
+  for (const kvType of kvTypeNames) {
     for (const causal of [true, false]) {
       const found = kernels.attention(q, k, v, { heads, kvHeads, headDim, kvType, causal })
       record(`attention ${[heads, kvHeads, headDim, queries, keys, kvType, causal]}`, found)

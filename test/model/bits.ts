@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { readdirSync } from 'node:fs'
 import { cpu } from '../../lib/device/cpu.js'
-import type { KvSpec } from '../../lib/program/program.js'
+import type { ActivationMode, KvDType } from '../../lib/program/program.js'
 import { fixture, randomSource } from '../support.js'
 import { ModelRunner, range } from './runner.js'
 
@@ -19,10 +19,13 @@ for (const folder of ['llama-gguf-types', 'llama-gguf-q4km']) {
 const main = async (): Promise<void> => {
   const hashes: Record<string, string> = {}
   for (const model of models) {
-    const settings: (readonly [KvSpec['dtype'], 'auto' | 'f32'])[] = [
+    const settings: (readonly [KvDType, ActivationMode])[] = [
       ['f32', 'f32'],
       ['f16', 'auto'],
       ['q8_0', 'auto'],
+      ['q8_0', 'f32'],
+      ['f8_e4m3', 'auto'],
+      ...(model.includes('gguf') ? [] : ([['bf16', 'bf16']] as const)),
     ]
     for (const [kvType, activations] of settings) {
       const runner = await ModelRunner.open(fixture(model), { kvType, activations })

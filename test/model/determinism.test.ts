@@ -2,7 +2,7 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { cpu } from '../../lib/device/cpu.js'
-import type { KvSpec } from '../../lib/program/program.js'
+import type { ActivationMode, KvDType } from '../../lib/program/program.js'
 import { fixture, randomSource } from '../support.js'
 import { ModelRunner, type RunnerOptions, range } from './runner.js'
 
@@ -11,15 +11,17 @@ process.env.DROVER_THREADS = '8'
 
 interface Case {
   model: string
-  kvType: KvSpec['dtype']
-  activations: 'auto' | 'f32'
+  kvType: KvDType
+  activations: ActivationMode
 }
 
 const cases: Case[] = [
   { model: 'llama3-8b-like-bf16', kvType: 'f32', activations: 'f32' },
   { model: 'llama-bias-hd80', kvType: 'f16', activations: 'auto' },
   { model: 'llama31-rope8-like', kvType: 'q8_0', activations: 'auto' },
+  { model: 'llama3-8b-like-bf16', kvType: 'bf16', activations: 'bf16' },
   { model: 'llama-gguf-types/model.Q8_0.gguf', kvType: 'f16', activations: 'auto' },
+  { model: 'llama-gguf-types/model.Q4_K.gguf', kvType: 'f8_e4m3', activations: 'auto' },
   { model: 'llama-gguf-types/model.Q4_K.gguf', kvType: 'q8_0', activations: 'auto' },
   { model: 'llama-gguf-q4km/model.Q4_K_M.gguf', kvType: 'f32', activations: 'auto' },
 ]

@@ -150,7 +150,9 @@ for (const [name, folder] of folders) {
     const expected = await expectedOf(folder)
     for (const [kvType, least] of [
       ['f16', 0.999999],
+      ['bf16', 0.9999],
       ['q8_0', 0.999],
+      ['f8_e4m3', 0.995],
     ] as const) {
       const runner = await ModelRunner.open(folder, { kvType })
       const found = await runner.forward(expected.ids('p2.input_ids'))

@@ -2,14 +2,14 @@
 import { cpuDevice } from '../../lib/device/cpu.js'
 import type { Device, DeviceProgram } from '../../lib/device/device.js'
 import { type OpenedModel, openModel } from '../../lib/model/open.js'
-import { type KvSpec, type Program, pagePositions } from '../../lib/program/program.js'
+import { type ActivationMode, type KvSpec, type Program, pagePositions } from '../../lib/program/program.js'
 import type { Step, StepSequence } from '../../lib/program/step.js'
 
 export interface RunnerOptions {
   device?: Device
   threads?: number
   kvType?: KvSpec['dtype']
-  activations?: 'auto' | 'f32'
+  activations?: ActivationMode
   maxRows?: number
   pages?: number
   maxSequences?: number

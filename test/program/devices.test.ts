@@ -35,7 +35,9 @@ const compareOps = (program: Program, step: Step, cpu: DeviceProgram, reference:
       const found = cpu.read(index, 0, rows)
       const expected = reference.read(index, 0, rows)
       const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
-      assertClose(found, expected, 3e-6 * largest + 1e-6, `${op.name} (${op.op})`, 1e-5)
+      // With 8-bit queries probabilities have 16 bits.
+      const share = op.op === 'attention' && op.args[6] === 1 ? 2e-4 : 3e-6
+      assertClose(found, expected, share * largest + 1e-6, `${op.name} (${op.op})`, 1e-5)
       reference.write(index, 0, found)
     }
   })

@@ -82,7 +82,7 @@ test('a program as text', () => {
     '   3  layer.k  gemm layer.k:f32[rows, 32], layer.norm.a8_32:a8_32[rows, 32], k:q8_0[32, 32] prepared, -, -, 0',
     '   4  layer.v  gemm layer.v:f32[rows, 32], layer.norm.a8_32:a8_32[rows, 32], v:q8_0[32, 32] prepared, -, embedding:f32[rows, 32], 4',
     '   5  layer.cache  kv_write layer.k:f32[rows, 32], layer.v:f32[rows, 32], 0',
-    '   6  layer.scores  attention layer.scores:f32[rows, 32], layer.norm:f32[rows, 32], 0, 1, 0.25, 1',
+    '   6  layer.scores  attention layer.scores:f32[rows, 32], layer.norm:f32[rows, 32], 0, 1, 0.25, 1, 0',
   ])
   assert.match(disassemble(layer(), layout, planProgram(layer(), layout)), /embedding:f32\[rows, 32\]@\d+/)
 })

@@ -2,7 +2,7 @@
 import { cpuDevice } from '../../lib/device/cpu.js'
 import { quantize, type WeightDType } from '../../lib/kernels.js'
 import { activationNames, ProgramBuilder, type Value, type WeightSource } from '../../lib/program/builder.js'
-import { type KvSpec, type Program, pagePositions } from '../../lib/program/program.js'
+import { type KvSpec, kvTypes, type Program, pagePositions } from '../../lib/program/program.js'
 import type { Step } from '../../lib/program/step.js'
 import { dtypes, rowBytes } from '../../lib/tensor.js'
 
@@ -62,8 +62,18 @@ class Weights {
   readonly regions: { data: Uint8Array }[] = []
   readonly #random: Random
 
-  constructor(random: Random) {
+  /** Whether matrices are floats only, as bf16 activations want them. */
+  readonly #floats: boolean
+
+  constructor(random: Random, floats: boolean) {
     this.#random = random
+    this.#floats = floats
+  }
+
+  /** A format that rows of `cols` elements can have. */
+  dtypeFor(cols: number): WeightDType {
+    if (this.#floats || cols % 32 !== 0) return pick(this.#random, weightTypes.slice(0, 3))
+    return pick(this.#random, cols % 256 === 0 ? [...weightTypes, ...wideTypes] : weightTypes)
   }
 
   matrix(name: string, dtype: WeightDType, rows: number, cols: number): WeightSource {
@@ -85,10 +95,8 @@ class Weights {
 /** Appends an op that maps x to a value of the same rows. */
 const appendOp = (b: ProgramBuilder, weights: Weights, random: Random, x: Value, peers: Value[], n: number): Value => {
   const name = `op${n}`
-  const types =
-    x.cols % 256 === 0 ? [...weightTypes, ...wideTypes] : x.cols % 32 === 0 ? weightTypes : weightTypes.slice(0, 3)
   const linear = (outputs: number): Value =>
-    b.linear(name, x, weights.matrix(`${name}.weight`, pick(random, types), outputs, x.cols), {
+    b.linear(name, x, weights.matrix(`${name}.weight`, weights.dtypeFor(x.cols), outputs, x.cols), {
       activation: pick(random, activationNames),
       ...(random() < 0.5 ? { bias: weights.vector(`${name}.bias`, outputs) } : {}),
       ...(random() < 0.5 ? residualOf(outputs) : {}),
@@ -176,23 +184,24 @@ export const randomProgram = (random: Random): RandomProgram => {
     layers: between(random, 1, 2),
     heads: between(random, 1, 3),
     headDim: pick(random, [2, 7, 16, 24, 33]),
-    dtype: pick(random, ['f32', 'f16', 'q8_0']),
+    dtype: pick(random, Object.values(kvTypes)),
     pages: 6,
   }
-  const weights = new Weights(random)
+  const activations = pick(random, ['auto', 'auto', 'f32', 'bf16'] as const)
+  const weights = new Weights(random, activations === 'bf16')
   const b = new ProgramBuilder(cpuDevice.layout, {
     maxRows: between(random, 3, 40),
     maxOutputs: 8,
     maxSequences: between(random, 1, 3),
     maxPages: 18,
     vocabulary,
-    activations: pick(random, ['auto', 'auto', 'f32']),
+    activations,
     kv,
   })
   const width = pick(random, [32, 40, 64, 256])
   const table = weights.matrix(
     'table',
-    pick(random, width % 32 === 0 ? weightTypes : (['f32', 'f16'] as const)),
+    activations === 'bf16' || width % 32 !== 0 ? pick(random, ['f32', 'f16'] as const) : pick(random, weightTypes),
     vocabulary,
     width,
   )

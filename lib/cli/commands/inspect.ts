@@ -9,6 +9,7 @@ import { type OpenedModel, openConfig, openModel } from '../../model/open.js'
 import { describePlan, type MemoryPlan } from '../../model/plan.js'
 import { disassemble } from '../../program/disassemble.js'
 import { planProgram } from '../../program/plan.js'
+import { type KvType, kvTypeNames, kvTypes } from '../../program/program.js'
 import { type DTypeName, dtypes } from '../../tensor.js'
 import type { Command } from '../command.js'
 import { bytes, count, json, line, table } from '../output.js'
@@ -45,7 +46,7 @@ export const inspect: Command = {
   options: {
     context: { type: 'string', value: 'N', help: 'plan for this many positions; default: the model’s own' },
     sequences: { type: 'string', value: 'N', help: 'plan for this many sequences; default 1' },
-    kv: { type: 'string', value: 'TYPE', help: 'cache of f32, f16 (default) or q8_0' },
+    kv: { type: 'string', value: 'TYPE', help: 'cache of f32, f16 (default), bf16, q8_0 or fp8' },
     type: {
       type: 'string',
       value: 'TYPE',
@@ -62,12 +63,17 @@ export const inspect: Command = {
     const kvType = args.text('kv') ?? 'f16'
     if (!Object.hasOwn(dtypes, type))
       throw new DroverError('E_ARGUMENT', 'no such number format', { field: '--type', found: type })
-    if (kvType !== 'f32' && kvType !== 'f16' && kvType !== 'q8_0')
-      throw new DroverError('E_ARGUMENT', 'no such cache', { field: '--kv', found: kvType })
+    if (!Object.hasOwn(kvTypes, kvType)) {
+      throw new DroverError('E_ARGUMENT', 'no such cache', {
+        field: '--kv',
+        found: kvType,
+        expected: kvTypeNames.join(', '),
+      })
+    }
     const { plan, program } = describePlan(cpuDevice.layout, config, {
       contextLength: args.integer('context', 1, 2 ** 24) ?? config.contextLength,
       sequences: args.integer('sequences', 1, 4096) ?? 1,
-      kvType,
+      kvType: kvType as KvType,
       weightType: type as DTypeName,
       maxRows: 512,
     })

@@ -64,6 +64,30 @@ DROVER_INLINE F32x16 f_load_i8(const int8_t* p) {
   return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))),
           _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8))))};
 }
+DROVER_INLINE F32x16 f_load_e4m3(const uint8_t* p) {
+  const __m256i words = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m256i halves = _mm256_and_si256(_mm256_slli_epi16(words, 7), _mm256_set1_epi16(~0x4000));
+  return {_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
+}
+template <int kByte>
+DROVER_INLINE __m256 line_bytes(const uint8_t* line) {
+  const __m256i lanes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line));
+  const __m256i codes = _mm256_and_si256(_mm256_srli_epi32(lanes, 8 * kByte), _mm256_set1_epi32(255));
+  return _mm256_cvtepi32_ps(_mm256_sub_epi32(codes, _mm256_set1_epi32(128)));
+}
+template <int kByte>
+DROVER_INLINE F32x16 f_load_line(const uint8_t* line) {
+  return {line_bytes<kByte>(line), line_bytes<kByte>(line + 32)};
+}
+template <int kByte>
+DROVER_INLINE __m256 pair_bytes(const int8_t* p) {
+  const __m256i words = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return _mm256_cvtepi32_ps(_mm256_srai_epi32(kByte == 0 ? _mm256_slli_epi32(words, 16) : words, 16));
+}
+template <int kByte>
+DROVER_INLINE F32x16 f_load_pairs(const int8_t* p) {
+  return {pair_bytes<kByte>(p), pair_bytes<kByte>(p + 16)};
+}
 DROVER_INLINE F32x16 f_add(F32x16 a, F32x16 b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
 DROVER_INLINE F32x16 f_sub(F32x16 a, F32x16 b) { return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)}; }
 DROVER_INLINE F32x16 f_mul(F32x16 a, F32x16 b) { return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)}; }
@@ -133,6 +157,9 @@ DROVER_INLINE void i_store_i8(int8_t* p, I32x16 a) {
   const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.low, a.high), 0xd8);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
                    _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+}
+DROVER_INLINE void i_store_i16(int16_t* p, I32x16 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(_mm256_packs_epi32(a.low, a.high), 0xd8));
 }
 DROVER_INLINE int32_t i_sum(I32x16 a) {
   const __m256i eight = _mm256_add_epi32(a.low, a.high);

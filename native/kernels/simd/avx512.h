@@ -48,6 +48,21 @@ DROVER_INLINE F32x16 f_load_bfloat(const uint16_t* p) {
 DROVER_INLINE F32x16 f_load_i8(const int8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
+DROVER_INLINE F32x16 f_load_e4m3(const uint8_t* p) {
+  const __m256i words = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return {_mm512_cvtph_ps(_mm256_and_si256(_mm256_slli_epi16(words, 7), _mm256_set1_epi16(~0x4000)))};
+}
+template <int kByte>
+DROVER_INLINE F32x16 f_load_line(const uint8_t* line) {
+  const __m512i codes =
+      _mm512_and_si512(_mm512_srli_epi32(_mm512_loadu_si512(line), 8 * kByte), _mm512_set1_epi32(255));
+  return {_mm512_cvtepi32_ps(_mm512_sub_epi32(codes, _mm512_set1_epi32(128)))};
+}
+template <int kByte>
+DROVER_INLINE F32x16 f_load_pairs(const int8_t* p) {
+  const __m512i words = _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return {_mm512_cvtepi32_ps(_mm512_srai_epi32(kByte == 0 ? _mm512_slli_epi32(words, 16) : words, 16))};
+}
 DROVER_INLINE F32x16 f_add(F32x16 a, F32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
 DROVER_INLINE F32x16 f_sub(F32x16 a, F32x16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
 DROVER_INLINE F32x16 f_mul(F32x16 a, F32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -94,6 +109,9 @@ DROVER_INLINE F32x16 f_from_i(I32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 DROVER_INLINE I32x16 i_from_f(F32x16 a) { return {_mm512_cvtps_epi32(a.v)}; }
 DROVER_INLINE void i_store_i8(int8_t* p, I32x16 a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(a.v));
+}
+DROVER_INLINE void i_store_i16(int16_t* p, I32x16 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(a.v));
 }
 DROVER_INLINE int32_t i_sum(I32x16 a) { return _mm512_reduce_add_epi32(a.v); }
 

@@ -49,6 +49,9 @@ DROVER_INLINE Bytes b_opaque(Bytes a) {
   __asm__("" : "+x"(a));
   return a;
 }
+DROVER_INLINE ScalePair pair_load(const int8_t* p) {
+  return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
 DROVER_INLINE Bytes b_low(Bytes a) { return _mm256_and_si256(a, _mm256_set1_epi8(15)); }
 DROVER_INLINE Bytes b_high(Bytes a) { return _mm256_and_si256(_mm256_srli_epi16(a, 4), _mm256_set1_epi8(15)); }
 template <int kShift, int kMask>

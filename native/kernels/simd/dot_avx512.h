@@ -115,6 +115,9 @@ DROVER_INLINE ColI s_scaled(ColI total, Sum sum, Scale scale) { return _mm512_dp
 DROVER_INLINE ScalePair pair_of(Scale first, Scale second) {
   return _mm512_or_si512(first, _mm512_slli_epi32(second, 16));
 }
+DROVER_INLINE ScalePair pair_load(const int8_t* p) {
+  return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
 DROVER_INLINE ColI i_dot_pair(ColI total, ScalePair pair, const int16_t* x) {
   int32_t two;
   __builtin_memcpy(&two, x, 4);

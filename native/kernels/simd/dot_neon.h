@@ -201,6 +201,10 @@ DROVER_INLINE int32x4_t dot_two(int32x4_t total, int32x4_t pair, int16x8_t x) {
   const int32x4_t first = vmull_s16(vget_low_s16(scales), vget_low_s16(x)), second = vmull_high_s16(scales, x);
   return vaddq_s32(total, vpaddq_s32(first, second));
 }
+DROVER_INLINE ScalePair pair_load(const int8_t* p) {
+  const int8x16_t codes = vld1q_s8(p);
+  return {vreinterpretq_s32_s16(vmovl_s8(vget_low_s8(codes))), vreinterpretq_s32_s16(vmovl_high_s8(codes))};
+}
 DROVER_INLINE ColI i_dot_pair(ColI total, ScalePair pair, const int16_t* x) {
   const int16x8_t two = vreinterpretq_s16_s32(vdupq_n_s32(four_of(x)));
   return {dot_two(total.low, pair.low, two), dot_two(total.high, pair.high, two)};

@@ -37,6 +37,7 @@ DROVER_INLINE ColF c_mul(ColF a, ColF b) { return f_mul(a, b); }
 DROVER_INLINE ColF c_fma(ColF a, ColF b, ColF c) { return f_fma(a, b, c); }
 DROVER_INLINE ColF c_fnma(ColF a, ColF b, ColF c) { return f_fnma(a, b, c); }
 DROVER_INLINE ColF c_from(ColI a) { return f_from_i(a); }
+DROVER_INLINE ColF c_load(const float* p) { return f_load(p); }
 DROVER_INLINE void c_store(float* p, ColF a) { f_store(p, a); }
 DROVER_INLINE ColI i_columns(int32_t value) { return i_set(value); }
 DROVER_INLINE ColI i_plus(ColI a, ColI b) { return i_add(a, b); }
@@ -154,6 +155,15 @@ struct ScalePair {
 DROVER_INLINE ScalePair pair_of(Scale first, Scale second) { return {first, second}; }
 DROVER_INLINE ColI i_dot_pair(ColI total, ScalePair pair, const int16_t* x) {
   return i_add(total, i_add(i_mul(pair.first, i_set(x[0])), i_mul(pair.second, i_set(x[1]))));
+}
+// Column c: the signed bytes p[2 c] and p[2 c + 1].
+DROVER_INLINE ScalePair pair_load(const int8_t* p) {
+  ScalePair r;
+  for (int c = 0; c < 16; c++) {
+    r.first.lane[c] = p[2 * c];
+    r.second.lane[c] = p[2 * c + 1];
+  }
+  return r;
 }
 template <int kShift>
 DROVER_INLINE ColI i_minus_shifted(ColI a, ColI b) {

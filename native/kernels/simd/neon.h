@@ -103,6 +103,30 @@ DROVER_INLINE F32x16 f_load_i8(const int8_t* p) {
   return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_high_s16(low)),
            vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_high_s16(high))}};
 }
+DROVER_INLINE F32x16 f_load_e4m3(const uint8_t* p) {
+  uint16_t halves[16];
+  const int8x16_t codes = vreinterpretq_s8_u8(vld1q_u8(p));
+  const uint16x8_t mask = vdupq_n_u16(0xbfff);
+  vst1q_u16(halves, vandq_u16(vreinterpretq_u16_s16(vshlq_n_s16(vmovl_s8(vget_low_s8(codes)), 7)), mask));
+  vst1q_u16(halves + 8, vandq_u16(vreinterpretq_u16_s16(vshlq_n_s16(vmovl_high_s8(codes), 7)), mask));
+  return f_load_half(halves);
+}
+template <int kByte>
+DROVER_INLINE F32x16 f_load_line(const uint8_t* line) {
+  F32x16 r;
+  for (int i = 0; i < 4; i++) {
+    const uint32x4_t lanes = vreinterpretq_u32_u8(vld1q_u8(line + i * 16));
+    const uint32x4_t codes = vandq_u32(vshlq_u32(lanes, vdupq_n_s32(-8 * kByte)), vdupq_n_u32(255));
+    r.v[i] = vcvtq_f32_s32(vsubq_s32(vreinterpretq_s32_u32(codes), vdupq_n_s32(128)));
+  }
+  return r;
+}
+template <int kByte>
+DROVER_INLINE F32x16 f_load_pairs(const int8_t* p) {
+  int8_t codes[16];
+  vst1q_s8(codes, vld2q_s8(p).val[kByte]);
+  return f_load_i8(codes);
+}
 DROVER_EACH(f_add, vaddq_f32(x, y))
 DROVER_EACH(f_sub, vsubq_f32(x, y))
 DROVER_EACH(f_mul, vmulq_f32(x, y))
@@ -169,6 +193,10 @@ DROVER_INLINE void i_store_i8(int8_t* p, I32x16 a) {
   const int16x8_t low = vcombine_s16(vmovn_s32(a.v[0]), vmovn_s32(a.v[1]));
   const int16x8_t high = vcombine_s16(vmovn_s32(a.v[2]), vmovn_s32(a.v[3]));
   vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
+}
+DROVER_INLINE void i_store_i16(int16_t* p, I32x16 a) {
+  vst1q_s16(p, vcombine_s16(vmovn_s32(a.v[0]), vmovn_s32(a.v[1])));
+  vst1q_s16(p + 8, vcombine_s16(vmovn_s32(a.v[2]), vmovn_s32(a.v[3])));
 }
 DROVER_INLINE int32_t i_sum(I32x16 a) {
   return vaddvq_s32(vaddq_s32(vaddq_s32(a.v[0], a.v[1]), vaddq_s32(a.v[2], a.v[3])));

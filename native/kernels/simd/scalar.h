@@ -65,6 +65,26 @@ DROVER_INLINE F32x16 f_load_i8(const int8_t* p) {
   for (int i = 0; i < 16; i++) r.lane[i] = static_cast<float>(p[i]);
   return r;
 }
+// Finite e4m3 codes as numbers, divided by 256.
+DROVER_INLINE F32x16 f_load_e4m3(const uint8_t* p) {
+  F32x16 r;
+  for (int i = 0; i < 16; i++) r.lane[i] = half_to_float(e4m3_as_half(p[i]));
+  return r;
+}
+// Lane i: byte 4 i + kByte of the line (64 bytes) less 128.
+template <int kByte>
+DROVER_INLINE F32x16 f_load_line(const uint8_t* line) {
+  F32x16 r;
+  for (int i = 0; i < 16; i++) r.lane[i] = static_cast<float>(line[4 * i + kByte] - 128);
+  return r;
+}
+// Lane i: the signed byte p[2 i + kByte].
+template <int kByte>
+DROVER_INLINE F32x16 f_load_pairs(const int8_t* p) {
+  F32x16 r;
+  for (int i = 0; i < 16; i++) r.lane[i] = static_cast<float>(p[2 * i + kByte]);
+  return r;
+}
 #define DROVER_LANES(name, expression)            \
   DROVER_INLINE F32x16 name(F32x16 a, F32x16 b) { \
     F32x16 r;                                     \
@@ -184,6 +204,10 @@ DROVER_INLINE I32x16 i_from_f(F32x16 a) {
 // Stores lanes as int8; lanes must be in [-128, 127].
 DROVER_INLINE void i_store_i8(int8_t* p, I32x16 a) {
   for (int i = 0; i < 16; i++) p[i] = static_cast<int8_t>(a.lane[i]);
+}
+// Stores lanes as int16; lanes must be in [-32768, 32767].
+DROVER_INLINE void i_store_i16(int16_t* p, I32x16 a) {
+  for (int i = 0; i < 16; i++) p[i] = static_cast<int16_t>(a.lane[i]);
 }
 DROVER_INLINE int32_t i_sum(I32x16 a) {
   uint32_t sum = 0;

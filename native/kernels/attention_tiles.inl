@@ -1,0 +1,92 @@
+// The products of attention: query vectors with the keys of a page, probabilities with its values. Few vectors (a
+// decoded row's) convert the cache's numbers in registers, so that each is read and converted once for all heads of
+// the group; many share a converted copy. Conversions are exact: both give the same bits.
+#include "kv.h"
+
+namespace drover {
+namespace {
+
+struct LoadE4M3 {  // divided by 256
+  using Element = uint8_t;
+  static DROVER_INLINE F32x16 load(const uint8_t* p) { return f_load_e4m3(p); }
+};
+
+inline constexpr uint32_t kFewVectors = 8;  // at most these are few
+#ifdef DROVER_AVX512
+inline constexpr uint32_t kManyVectors = 8, kManyPanels = 2, kFewPanels = 4;
+#else
+inline constexpr uint32_t kManyVectors = 6, kManyPanels = 1, kFewPanels = 1;
+#endif
+
+// float_tile over rows: kRows at a time, then 4, 2 and 1. kFar: what lies `ahead` bytes behind is asked for.
+template <typename Load, uint32_t kRows, uint32_t kP, bool kFar>
+DROVER_INLINE void attention_rows(const float* x, uint64_t x_stride, uint32_t rows, const typename Load::Element* w,
+                                  uint64_t w_stride, uint32_t depth, float* acc, uint64_t acc_stride, int64_t ahead) {
+  using Element = typename Load::Element;
+  uint32_t r = 0;
+  const auto take = [&]<uint32_t kR>() DROVER_LAMBDA {
+    for (; r + kR <= rows; r += kR) {
+      const float* from = x + r * x_stride;
+      float* to = acc + r * acc_stride;
+      if constexpr (kFar) {
+        const Ahead<2> next{reinterpret_cast<const uint8_t*>(w) + ahead, w_stride * sizeof(Element),
+                            16 * sizeof(Element)};
+        float_tile<kR, kP, Load>(from, x_stride, w, w_stride, depth, to, acc_stride, next);
+      } else {
+        float_tile<kR, kP, Load>(from, x_stride, w, w_stride, depth, to, acc_stride);
+      }
+    }
+  };
+  if constexpr (kRows > 4) take.template operator()<kRows>();
+  take.template operator()<4>();
+  take.template operator()<2>();
+  take.template operator()<1>();
+}
+
+// acc [rows, panels * 16] += x [rows, depth] * panels [panels][depth][16]
+template <typename Load, uint32_t kRows, uint32_t kP, bool kFar>
+void attention_panels(const float* x, uint64_t x_stride, uint32_t rows, const typename Load::Element* w,
+                      uint64_t w_stride, uint32_t panels, uint32_t depth, float* acc, uint64_t acc_stride,
+                      int64_t ahead) {
+  uint32_t p = 0;
+  for (; p + kP <= panels; p += kP) {
+    attention_rows<Load, kRows, kP, kFar>(x, x_stride, rows, w + p * w_stride, w_stride, depth, acc + p * 16,
+                                            acc_stride, ahead);
+  }
+  if constexpr (kP > 1) {
+    for (; p < panels; p++) {
+      attention_rows<Load, kRows, 1, kFar>(x, x_stride, rows, w + p * w_stride, w_stride, depth, acc + p * 16,
+                                             acc_stride, ahead);
+    }
+  }
+}
+
+// The same for `vectors` that are few or many. scratch: panels * depth * 16 floats, for what many have converted.
+// ahead: bytes to the page that comes next.
+template <typename Load>
+DROVER_INLINE void attention_product(const float* x, uint64_t x_stride, uint32_t vectors,
+                                     const typename Load::Element* w, uint64_t w_stride, uint32_t panels,
+                                     uint32_t depth, float* acc, uint64_t acc_stride, int64_t ahead, bool few,
+                                     float* scratch) {
+  if (few) {
+    attention_panels<Load, 4, kFewPanels, true>(x, x_stride, vectors, w, w_stride, panels, depth, acc,
+                                                       acc_stride, ahead);
+    return;
+  }
+  const float* wide = scratch;
+  uint64_t wide_stride = uint64_t{depth} * 16;
+  if constexpr (sizeof(*w) == sizeof(float)) {
+    wide = w;
+    wide_stride = w_stride;
+  } else {
+    for (uint32_t p = 0; p < panels; p++) {
+      for (uint32_t i = 0; i < depth; i++)
+        f_store(scratch + p * wide_stride + i * 16, Load::load(w + p * w_stride + i * 16));
+    }
+  }
+  attention_panels<LoadF32, kManyVectors, kManyPanels, false>(x, x_stride, vectors, wide, wide_stride, panels,
+                                                                     depth, acc, acc_stride, 0);
+}
+
+}  // namespace
+}  // namespace drover
