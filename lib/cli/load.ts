@@ -12,6 +12,7 @@ export const modelOptions: Record<string, Option> = {
   kv: { type: 'string', value: 'TYPE', help: 'cache of f32, f16 (default) or q8_0' },
   activations: { type: 'string', value: 'MODE', help: 'auto (default) or f32: never quantise activations' },
   verify: { type: 'boolean', help: 'read every weight and refuse NaN and infinite ones' },
+  'prepared-cache': { type: 'string', value: 'FOLDER', help: 'keep prepared weights there: the next start is fast' },
 }
 
 export const samplingOptions: Record<string, Option> = {
@@ -43,6 +44,8 @@ export const loadFrom = async (path: string, args: Arguments, signal?: AbortSign
   if (args.text('kv') !== undefined) options.kvType = args.text('kv') as 'f16'
   if (args.text('activations') !== undefined) options.activations = args.text('activations') as 'auto'
   if (args.flag('verify')) options.verify = 'full'
+  const preparedCache = args.text('prepared-cache')
+  if (preparedCache !== undefined) options.preparedCache = preparedCache
   if (signal !== undefined) options.signal = signal
   try {
     return await loadLanguageModel(path, options)

@@ -1,10 +1,13 @@
 /** A loaded language model: generation, logits, perplexity. */
+import { mkdir } from 'node:fs/promises'
+import { resolve } from 'node:path'
 import {
   checkBoolean,
   checkFunction,
   checkInteger,
   checkOneOf,
   checkOptions,
+  checkPath,
   checkSignal,
   checkString,
 } from '../check.js'
@@ -47,6 +50,12 @@ export interface LanguageModelOptions {
   activations?: 'auto' | 'f32'
   /** 'full' reads every weight and refuses NaN and infinite ones. */
   verify?: 'header' | 'full'
+  /**
+   * Folder for prepared weights, made if it is not there: the first load writes a file, later loads and other processes
+   * map it and share its memory, which `memoryBudget` does not count. The folder must be this user's own; its files are
+   * believed, but for `verify: 'full'`, which compares them with the model. Default: prepare in memory.
+   */
+  preparedCache?: string
   /** Sequences in flight at once; more wait. Default 8. */
   maxSequences?: number
   onProgress?: (fraction: number, what: string) => void
@@ -93,14 +102,13 @@ const checkedOptions = (input: LanguageModelOptions | undefined): LanguageModelO
   const options = checkOptions('options', input, optionNames) as LanguageModelOptions & Record<string, unknown>
   const later: [string, readonly unknown[]][] = [
     ['weights', ['stored']],
-    ['preparedCache', []],
     ['kvType', ['f32', 'f16', 'q8_0']],
     ['activations', ['auto', 'f32']],
   ]
   for (const [name, built] of later) {
     const value = options[name]
     if (value === undefined || built.includes(value)) continue
-    const named = ['bf16', 'fp8'].includes(value as string) || name === 'weights' || name === 'preparedCache'
+    const named = ['bf16', 'fp8'].includes(value as string) || name === 'weights'
     throw new DroverError(
       named ? 'E_UNSUPPORTED' : 'E_ARGUMENT',
       `options.${name} does not take this value${named ? ' yet' : ''}`,
@@ -118,6 +126,7 @@ const checkedOptions = (input: LanguageModelOptions | undefined): LanguageModelO
   positive('threads', 1024)
   positive('memoryBudget', Number.MAX_SAFE_INTEGER)
   positive('maxSequences', 512)
+  if (options.preparedCache !== undefined) checkPath('options.preparedCache', options.preparedCache)
   if (options.verify !== undefined) checkOneOf('options.verify', options.verify, ['header', 'full'])
   if (options.signal !== undefined) checkSignal('options.signal', options.signal)
   if (options.onProgress !== undefined) checkFunction('options.onProgress', options.onProgress)
@@ -146,12 +155,12 @@ const sizeProgram = (
   const contextPages = Math.ceil(wanted / pagePositions)
   const probe = build(1, contextPages)
   const plan = planProgram(probe, layout)
-  const fixed =
-    plan.arenaBytes + plan.preparedBytes + scratchAllowance(options.threads ?? cpu().threads, opened.config.vocabulary)
-  const left =
-    options.memoryBudget === undefined
-      ? Math.max(process.availableMemory() - fixed, 0) / 2
-      : options.memoryBudget - fixed
+  const scratch = scratchAllowance(options.threads ?? cpu().threads, opened.config.vocabulary)
+  // A mapped file takes memory like any other, but is not counted against the budget.
+  const { memoryBudget, preparedCache } = options
+  const counted = memoryBudget === undefined || preparedCache === undefined
+  const fixed = plan.arenaBytes + scratch + (counted ? plan.preparedBytes : 0)
+  const left = memoryBudget === undefined ? Math.max(process.availableMemory() - fixed, 0) / 2 : memoryBudget - fixed
   const affordable = Math.floor(left / plan.kvBytes)
   const pages = Math.min(contextPages * maxSequences, Math.max(affordable, 1))
   const context = Math.min(wanted, pages * pagePositions)
@@ -198,6 +207,20 @@ const defaultsOf = (opened: OpenedModel): SamplingDefaults => {
   })
 }
 
+/** The folder for prepared weights, for this user alone where it has yet to be made. */
+const preparedFolder = async (path: string): Promise<string> => {
+  const folder = resolve(path)
+  await mkdir(folder, { recursive: true, mode: 0o700 }).catch((cause: unknown) => {
+    throw new DroverError('E_IO', 'the folder for prepared weights cannot be made', {
+      field: 'options.preparedCache',
+      file: folder,
+      found: (cause as NodeJS.ErrnoException).code,
+      cause,
+    })
+  })
+  return folder
+}
+
 /** Loads a .gguf file (the first of several when split) or a folder in Hugging Face layout. */
 export const loadLanguageModel = async (path: string, input?: LanguageModelOptions): Promise<LanguageModel> => {
   checkString('path', path)
@@ -214,6 +237,7 @@ export const loadLanguageModel = async (path: string, input?: LanguageModelOptio
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     ...(options.memoryBudget === undefined ? {} : { memoryBudget: options.memoryBudget }),
     verifyWeights: options.verify === 'full',
+    ...(options.preparedCache === undefined ? {} : { preparedCache: await preparedFolder(options.preparedCache) }),
     ...(onProgress === undefined
       ? {}
       : { onProgress: (fraction: number) => onProgress(fraction, 'preparing weights') }),
