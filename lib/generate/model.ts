@@ -207,6 +207,23 @@ const defaultsOf = (opened: OpenedModel): SamplingDefaults => {
   })
 }
 
+/** What `body` gives, made while the device's threads prepare weights; when it fails, they are freed again. */
+const meanwhile = async <T>(
+  loading: Promise<DeviceProgram>,
+  body: () => Promise<T>,
+): Promise<T & { loaded: DeviceProgram }> => {
+  const freed = (): Promise<void> =>
+    loading.then(
+      (loaded) => loaded.close(),
+      () => {}, // what `body` says comes first
+    )
+  const made = await body().catch(async (error: unknown) => {
+    await freed()
+    throw error
+  })
+  return { ...made, loaded: await loading }
+}
+
 /** The folder for prepared weights, for this user alone where it has yet to be made. */
 const preparedFolder = async (path: string): Promise<string> => {
   const folder = resolve(path)
@@ -228,12 +245,9 @@ export const loadLanguageModel = async (path: string, input?: LanguageModelOptio
   const { signal, onProgress } = options
   throwIfAborted(signal, 'loading')
   const opened = await openModel(path, { signal })
-  const tokenizer = opened.gguf === undefined ? await loadTokenizer(path) : tokenizerFromGguf(opened.gguf)
   const defaults = defaultsOf(opened)
-  const template = await chatTemplateOf(opened)
   const { program, contextLength, maxSequences } = sizeProgram(opened, options)
-  // Last: what can be refused is refused before there is anything to free.
-  const loaded = await cpuDevice.load(program, opened.regions, {
+  const loading = cpuDevice.load(program, opened.regions, {
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     ...(options.memoryBudget === undefined ? {} : { memoryBudget: options.memoryBudget }),
     verifyWeights: options.verify === 'full',
@@ -243,6 +257,10 @@ export const loadLanguageModel = async (path: string, input?: LanguageModelOptio
       : { onProgress: (fraction: number) => onProgress(fraction, 'preparing weights') }),
     ...(signal === undefined ? {} : { signal }),
   })
+  const { tokenizer, template, loaded } = await meanwhile(loading, async () => ({
+    tokenizer: opened.gguf === undefined ? await loadTokenizer(path) : tokenizerFromGguf(opened.gguf),
+    template: await chatTemplateOf(opened),
+  }))
   const machine = cpu()
   const info: LanguageModelInfo = {
     architecture: opened.architecture,

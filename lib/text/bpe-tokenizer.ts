@@ -43,13 +43,13 @@ export class BpeTokenizer implements Tokenizer {
   constructor(parts: BpeParts) {
     this.#parts = parts
     const { tokens, added, merges } = parts
-    const bytes: (Uint8Array | undefined)[] = tokens.map((token) =>
-      token === undefined ? undefined : Buffer.from(token, 'latin1'),
-    )
-    for (const { id, text } of added.all) bytes[id] = Buffer.from(text)
-    this.#table = new TokenTable(bytes, new Set(added.special.values()))
+    const bytesOf = (token: number): Uint8Array | undefined => {
+      const binary = tokens[token]
+      return binary === undefined ? undefined : Buffer.from(binary, 'latin1')
+    }
+    this.#table = new TokenTable(tokens.length, bytesOf, added)
     this.#byteTokens = Array.from({ length: 256 }, (_, byte) => merges.token(String.fromCharCode(byte)))
-    this.vocabularySize = bytes.length
+    this.vocabularySize = this.#table.size
     this.bos = parts.bos
     this.endTokens = parts.endTokens
     this.specialTokens = added.special

@@ -1,6 +1,6 @@
 /** SentencePiece's `tokenizer.model`: a protobuf message (sentencepiece_model.proto) of pieces and two settings blocks. */
 import { DroverError } from '../errors.js'
-import { byteOf, type PieceKind, SentencePieceTokenizer } from './sentencepiece.js'
+import { byteOf, type PieceKind, SentencePieceTokenizer, textPieces } from './sentencepiece.js'
 import type { Tokenizer } from './tokenizer.js'
 import { type AddedToken, AddedTokens } from './vocabulary.js'
 
@@ -84,30 +84,32 @@ export const scoredTokenizer = (options: {
   file: string
 }): Tokenizer => {
   const { pieces, scores, kinds, file } = options
-  const ranks = new Map<string, number>()
-  const normal = new Set<string>()
+  const ids = textPieces(pieces, kinds)
+  const repeated = new Set<string>()
   const added: AddedToken[] = []
   pieces.forEach((text, id) => {
     const kind = kinds[id]
-    const refusal = (found: unknown, expected: string): DroverError =>
-      new DroverError('E_FORMAT', 'a piece does not fit', { file, field: `piece ${id}`, found, expected })
-    if (kind === 'normal' || kind === 'unused' || kind === 'user') {
-      const score = scores[id] as number
-      if (!Number.isFinite(score)) throw refusal(score, 'a finite score')
-      if (!ranks.has(text)) ranks.set(text, -score)
+    const refuse = (found: unknown, expected: string): never => {
+      throw new DroverError('E_FORMAT', 'a piece does not fit', { file, field: `piece ${id}`, found, expected })
     }
-    if (kind === 'normal') {
-      if (normal.has(text)) throw refusal(text, 'text that no other piece has')
-      normal.add(text)
-    }
-    if (kind === 'byte' && byteOf(text) === undefined) throw refusal(text, 'a byte, like <0x0A>')
+    if (kind === 'byte' && byteOf(text) === undefined) refuse(text, 'a byte, like <0x0A>')
     if (kind === 'control' || kind === 'user') added.push({ id, text, special: kind === 'control' })
+    if (kind !== 'normal' && kind !== 'unused' && kind !== 'user') return
+    if (!Number.isFinite(scores[id])) refuse(scores[id], 'a finite score')
+    const first = ids.get(text) as number
+    if (kind !== 'normal' || first === id) return
+    if (kinds[first] === 'normal' || repeated.has(text)) refuse(text, 'text that no other piece has')
+    repeated.add(text)
   })
   const unknown = kinds.indexOf('unknown')
   return new SentencePieceTokenizer({
     pieces,
     kinds,
-    mergeRank: (left, right) => ranks.get(left + right),
+    ids,
+    mergeRank: (left, right) => {
+      const id = ids.get(left + right)
+      return id === undefined ? undefined : -(scores[id] as number)
+    },
     added: new AddedTokens(added),
     spacePrefix: options.spacePrefix ? 'always' : 'never',
     collapseSpaces: options.collapseSpaces,

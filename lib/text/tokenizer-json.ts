@@ -6,7 +6,7 @@ import { listMerges } from './bpe.js'
 import { BpeTokenizer } from './bpe-tokenizer.js'
 import { alphabetToBinary } from './byte-alphabet.js'
 import { gpt2Scanner, llama3Scanner, regexScanner, type Scanner, wholeScanner } from './pretokenize.js'
-import { type PieceKind, SentencePieceTokenizer, spaceMark } from './sentencepiece.js'
+import { type PieceKind, SentencePieceTokenizer, spaceMark, textPieces } from './sentencepiece.js'
 import type { Tokenizer } from './tokenizer.js'
 import { type AddedToken, AddedTokens } from './vocabulary.js'
 
@@ -292,9 +292,11 @@ const sentencePieceJson = (common: Common): Tokenizer => {
     if (text === undefined || special.has(id)) return id === unknown ? 'unknown' : 'control'
     return /^<0x[0-9A-F]{2}>$/.test(text) ? 'byte' : 'normal'
   })
+  const pieces = texts.map((text) => text ?? '')
   return new SentencePieceTokenizer({
-    pieces: texts.map((text) => text ?? ''),
+    pieces,
     kinds,
+    ids: textPieces(pieces, kinds),
     mergeRank: (left, right) => ranks.get(`${left} ${right}`),
     added: new AddedTokens(added),
     spacePrefix,
