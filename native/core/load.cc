@@ -1,4 +1,5 @@
-// Gives a verified program its memory: arenas; prepared panels and small weights decoded to f32, in memory or in a file.
+// Gives a verified program its memory: arenas; prepared panels and small weights decoded to f32, in memory or in a
+// file.
 #include <condition_variable>
 #include <cstring>
 #include <mutex>
@@ -6,6 +7,7 @@
 #include "cpu.h"
 #include "kernels/prepare.h"
 #include "ops/op.h"
+#include "platform.h"
 #include "program.h"
 #include "status.h"
 
@@ -18,8 +20,8 @@ struct Portion {
 };
 constexpr uint64_t kPortionBytes = 1u << 20;
 
-// What becomes of prepared bytes: they stay in the arena, go to the draft of a file, or must be what the file holds. The
-// last two are made in `staging`, a portion per worker; a file is written, not mapped and filled: a full disk is an
+// What becomes of prepared bytes: they stay in the arena, go to the draft of a file, or must be what the file holds.
+// The last two are made in `staging`, a portion per worker; a file is written, not mapped and filled: a full disk is an
 // error that way, not a signal.
 enum class Aim { kKeep, kWrite, kCompare };
 
@@ -83,7 +85,8 @@ void prepare_portion(Preparation& job, const Portion& portion, uint32_t worker) 
     const uint64_t from = portion.begin * panel_result_bytes(w), offset = job.offsets[portion.weight] + from;
     const uint64_t to = portion.end * panel_result_bytes(w), all = result_bytes(w);
     const uint64_t bytes = (to < all ? to : all) - from;
-    uint8_t* out = job.aim == Aim::kKeep ? p.prepared.data() + offset : job.staging.data() + worker * job.staging_stride;
+    uint8_t* out =
+        job.aim == Aim::kKeep ? p.prepared.data() + offset : job.staging.data() + worker * job.staging_stride;
     prepare_rows(w, first_row, last_row - first_row, out);
     if (job.aim == Aim::kWrite) p.prepared_file.write(offset, out, bytes);
     if (job.aim == Aim::kCompare && std::memcmp(p.prepared_file.content() + offset, out, bytes) != 0) {
@@ -153,6 +156,19 @@ drover_code prepare(Preparation& job, Aim aim, drover_error* error) {
   return fail(error, DROVER_FORMAT, -1, bad, 0, "weight %d holds NaN or infinite values", bad);
 }
 
+// Makes a mapped file ready to be read: from disk, or where memory has it already without a fault per page.
+drover_code populate(Preparation& job, drover_error* error) {
+  constexpr uint64_t kPart = 64u << 20;
+  const drover_load_options& options = *job.options;
+  for (uint64_t at = 0; at < job.prepared_bytes; at += kPart) {
+    if (const drover_code code = check_cancel(options, error)) return code;
+    const uint64_t end = job.prepared_bytes - at < kPart ? job.prepared_bytes : at + kPart;
+    populate_file_pages(job.program->prepared_file.content() + at, end - at);
+    if (options.progress != nullptr) options.progress(options.user, end, job.prepared_bytes);
+  }
+  return DROVER_OK;
+}
+
 // Maps the file of prepared weights, written by whoever came first; with verify_weights its content is compared, too.
 drover_code prepare_in_file(Preparation& job, drover_error* error) {
   PreparedFile& file = job.program->prepared_file;
@@ -170,8 +186,7 @@ drover_code prepare_in_file(Preparation& job, drover_error* error) {
     if (!job.differs.load()) return DROVER_OK;
     file.reject();
   }
-  if (options.progress != nullptr) options.progress(options.user, job.total_bytes, job.total_bytes);
-  return check_cancel(options, error);
+  return populate(job, error);
 }
 
 }  // namespace

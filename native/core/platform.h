@@ -32,12 +32,13 @@ void drop_file_pages(const uint8_t* data, uint64_t bytes);
 void populate_file_pages(const uint8_t* data, uint64_t bytes);
 void describe_error(int error, char* text, size_t bytes);
 
-// Why others could have written a file, or the files of a folder; null when only this user and the system's own could, and
-// the group that its mode names. Windows: only whether it is there; its lists of who may do what are not read.
+// Why others could have written a file, or the files of a folder; null when only this user and the system's own could,
+// and the group that its mode names. Windows: only whether it is there; its lists of who may do what are not read.
 const char* objection_to_file(const char* path);
 const char* objection_to_folder(const char* path);
 
-// A file that one process at a time writes, to be given its name when it is whole. The system knows when the writer dies.
+// A file that one process at a time writes, to be given its name when it is whole. The system knows when the writer
+// dies.
 struct Draft {
   intptr_t file;  // -1 without an error: another process writes it
   int error;

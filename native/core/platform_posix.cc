@@ -53,8 +53,8 @@ Draft lock_draft(const char* path, int flags) {
     }
     // The holder before may have given the file its name, or removed it: then the lock is that of another file.
     struct stat own, there;
-    const bool same = fstat(file, &own) == 0 && lstat(path, &there) == 0 && own.st_dev == there.st_dev &&
-                      own.st_ino == there.st_ino;
+    const bool same =
+        fstat(file, &own) == 0 && lstat(path, &there) == 0 && own.st_dev == there.st_dev && own.st_ino == there.st_ino;
     if (same && S_ISREG(own.st_mode)) return {file, 0};
     close(file);
     if (same) return {-1, EEXIST};

@@ -17,9 +17,9 @@ namespace drover {
 namespace {
 
 constexpr uint64_t kFormat = 1;
-constexpr uint64_t kHeaderUnit = 4096;        // the content starts at a multiple of it
-constexpr uint64_t kFileStart = 64u << 10;    // bytes of a mapped file that count for what it is, and
-constexpr uint64_t kSample = 1u << 10;        // bytes from the middle of each weight
+constexpr uint64_t kHeaderUnit = 64u << 10;  // the content starts at a multiple of it: a page, on every system
+constexpr uint64_t kFileStart = 64u << 10;   // bytes of a mapped file that count for what it is, and
+constexpr uint64_t kSample = 1u << 10;       // bytes from the middle of each weight
 constexpr uint32_t kSampleRows = 17, kSampleDepth = 512;
 constexpr const char* kDraftSuffix = ".draft";
 
@@ -182,8 +182,10 @@ bool PreparedFile::write(uint64_t offset, const uint8_t* data, uint64_t bytes) {
 drover_code PreparedFile::publish(drover_error* error) {
   int number = write_error_;
   if (number == 0) number = write_draft(draft_, 0, header_.data(), header_.size());
-  if (number == 0) number = publish_draft(draft_, draft_path_.c_str(), path_.c_str());
-  else discard_draft(draft_, draft_path_.c_str());
+  if (number == 0)
+    number = publish_draft(draft_, draft_path_.c_str(), path_.c_str());
+  else
+    discard_draft(draft_, draft_path_.c_str());
   draft_ = -1;
   if (number != 0) return io_error(number, "cannot be written", error);
   open();

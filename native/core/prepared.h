@@ -1,10 +1,11 @@
 // Prepared weights in a file that processes map shared. Its header says all that the content follows from: the weights,
 // what their files are, the layout of panels, the kernel set and the version. The header that is expected is made
-// anew at each load and compared with the file's, byte for byte: nothing is ever read out of a header, and a file that is
-// shorter, older or foreign is written again. Its name is a hash of the header.
+// anew at each load and compared with the file's, byte for byte: nothing is ever read out of a header, and a file that
+// is shorter, older or foreign is written again. Its name is a hash of the header.
 //
-// One process writes, under a lock on a draft beside the file; those that come meanwhile wait for it. The draft takes its
-// name once all of it is on disk, so that a killed process leaves a draft, never half a file; the next writer removes it.
+// One process writes, under a lock on a draft beside the file; those that come meanwhile wait for it. The draft takes
+// its name once all of it is on disk, so that a killed process leaves a draft, never half a file; the next writer
+// removes it.
 #ifndef DROVER_CORE_PREPARED_H_
 #define DROVER_CORE_PREPARED_H_
 

@@ -138,8 +138,8 @@ typedef struct drover_load_options {
   const int32_t* cancel; /* polled per tile; nonzero aborts the load; may be NULL */
   /* UTF-8 path of a folder, or NULL: prepared weights are kept in memory. With a folder they are in a file there that
    * is mapped: the first load writes it, later loads and other processes share it. Files of the folder are trusted; it
-   * must belong to this user or to the system, and not be writable by everybody (DROVER_IO). verify_weights compares the
-   * file with the weights, and writes it again where they differ. */
+   * must belong to this user or to the system, and not be writable by everybody (DROVER_IO). verify_weights compares
+   * the file with the weights, and writes it again where they differ. */
   const char* prepared_cache;
 } drover_load_options;
 
