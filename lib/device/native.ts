@@ -70,7 +70,8 @@ export interface NativeLoadOptions {
   threads: number
   /** 0: unlimited. */
   memoryBudget: number
-  verifyWeights: 0 | 1
+  /** 1: read all of them. */
+  verifyWeights: number
   preparedCache?: string
 }
 
@@ -91,11 +92,7 @@ export interface NativeAddon {
     options: NativeLoadOptions,
     onProgress?: (done: number, total: number) => void,
   ): { promise: Promise<NativeProgram>; abort(): void }
-  loadProgramSync(
-    words: Uint32Array,
-    regions: readonly NativeRegion[],
-    options: NativeLoadOptions,
-  ): NativeProgram
+  loadProgramSync(words: Uint32Array, regions: readonly NativeRegion[], options: NativeLoadOptions): NativeProgram
   cpu(): CpuInfo
   ops(): { name: string; signature: string }[]
   dtypes(): { name: string; elements: number; bytes: number; activations: number }[]

@@ -170,7 +170,7 @@ test('options of loading', async () => {
     ['activations', 'bf16', 'E_UNSUPPORTED'],
     ['activations', 'f16', 'E_ARGUMENT'],
     ['weights', 'q8_0', 'E_UNSUPPORTED'],
-    ['preparedCache', '/tmp', 'E_UNSUPPORTED'],
+    ['preparedCache', '', 'E_ARGUMENT'],
     ['verify', true, 'E_ARGUMENT'],
     ['signal', {}, 'E_ARGUMENT'],
     ['onProgress', 'yes', 'E_ARGUMENT'],
