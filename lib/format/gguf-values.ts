@@ -125,7 +125,10 @@ export class ValueReader {
     const table = new StringTableBuilder(length)
     while (table.length < length) {
       const { bytes, start, end } = cursor.ahead()
+      const first = table.length
       const taken = table.takePrefixed(bytes, start, end)
+      const wrong = table.notUtf8(first)
+      if (wrong !== -1) throw cursor.notUtf8(`${key}[${wrong}]`)
       cursor.take(taken)
       if (taken === 0) {
         // The next one reaches beyond the window, or the file does not hold it.
@@ -135,10 +138,8 @@ export class ValueReader {
         cursor.expect(size, `${key}[${table.length}]`)
         await cursor.fill(size, `${key}[${table.length}]`)
       }
-      if (cursor.pace.due()) await cursor.pace.rest()
+      if (cursor.pace.late()) await cursor.pace.rest()
     }
-    const wrong = table.notUtf8()
-    if (wrong !== -1) throw cursor.notUtf8(`${key}[${wrong}]`)
     return { type: 'string', length, values: table.finish() }
   }
 }

@@ -1,6 +1,4 @@
 /** A loaded language model: generation, logits, perplexity. */
-import { mkdir } from 'node:fs/promises'
-import { resolve } from 'node:path'
 import {
   checkBoolean,
   checkFunction,
@@ -33,6 +31,7 @@ import {
   type SamplingDefaults,
 } from './options.js'
 import { PenaltyWindow } from './penalties.js'
+import { meanwhile, preparedFolder } from './preparing.js'
 import { Scheduler, type Sequence } from './scheduler.js'
 import { GeneratedText, textOfToken } from './text.js'
 
@@ -205,37 +204,6 @@ const defaultsOf = (opened: OpenedModel): SamplingDefaults => {
     typicalP,
     repetitionPenalty,
   })
-}
-
-/** What `body` gives, made while the device's threads prepare weights; when it fails, they are freed again. */
-const meanwhile = async <T>(
-  loading: Promise<DeviceProgram>,
-  body: () => Promise<T>,
-): Promise<T & { loaded: DeviceProgram }> => {
-  const freed = (): Promise<void> =>
-    loading.then(
-      (loaded) => loaded.close(),
-      () => {}, // what `body` says comes first
-    )
-  const made = await body().catch(async (error: unknown) => {
-    await freed()
-    throw error
-  })
-  return { ...made, loaded: await loading }
-}
-
-/** The folder for prepared weights, for this user alone where it has yet to be made. */
-const preparedFolder = async (path: string): Promise<string> => {
-  const folder = resolve(path)
-  await mkdir(folder, { recursive: true, mode: 0o700 }).catch((cause: unknown) => {
-    throw new DroverError('E_IO', 'the folder for prepared weights cannot be made', {
-      field: 'options.preparedCache',
-      file: folder,
-      found: (cause as NodeJS.ErrnoException).code,
-      cause,
-    })
-  })
-  return folder
 }
 
 /** Loads a .gguf file (the first of several when split) or a folder in Hugging Face layout. */
