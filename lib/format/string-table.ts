@@ -9,8 +9,8 @@ import { isUtf8 } from './file.js'
 export class StringTable implements Iterable<string> {
   /** @param bytes valid UTF-8, one string after another. @param ends where each string ends in `bytes`. */
   constructor(
-    private readonly bytes: Buffer,
-    private readonly ends: Uint32Array,
+    readonly bytes: Buffer,
+    readonly ends: Uint32Array,
   ) {}
 
   get length(): number {
