@@ -1,6 +1,6 @@
 /** SentencePiece's `tokenizer.model`: a protobuf message (sentencepiece_model.proto) of pieces and two settings blocks. */
 import { DroverError } from '../errors.js'
-import { byteOf, type PieceKind, SentencePieceTokenizer, textPieces } from './sentencepiece.js'
+import { byteOf, isText, type PieceKind, SentencePieceTokenizer, textPieces } from './sentencepiece.js'
 import type { Tokenizer } from './tokenizer.js'
 import { type AddedToken, AddedTokens } from './vocabulary.js'
 
@@ -84,22 +84,22 @@ export const scoredTokenizer = (options: {
   file: string
 }): Tokenizer => {
   const { pieces, scores, kinds, file } = options
-  const ids = textPieces(pieces, kinds)
-  const repeated = new Set<string>()
+  const refuse = (id: number, found: unknown, expected: string): never => {
+    throw new DroverError('E_FORMAT', 'a piece does not fit', { file, field: `piece ${id}`, found, expected })
+  }
   const added: AddedToken[] = []
   pieces.forEach((text, id) => {
     const kind = kinds[id]
-    const refuse = (found: unknown, expected: string): never => {
-      throw new DroverError('E_FORMAT', 'a piece does not fit', { file, field: `piece ${id}`, found, expected })
-    }
-    if (kind === 'byte' && byteOf(text) === undefined) refuse(text, 'a byte, like <0x0A>')
+    if (kind === 'byte' && byteOf(text) === undefined) refuse(id, text, 'a byte, like <0x0A>')
     if (kind === 'control' || kind === 'user') added.push({ id, text, special: kind === 'control' })
-    if (kind !== 'normal' && kind !== 'unused' && kind !== 'user') return
-    if (!Number.isFinite(scores[id])) refuse(scores[id], 'a finite score')
-    const first = ids.get(text) as number
-    if (kind !== 'normal' || first === id) return
-    if (kinds[first] === 'normal' || repeated.has(text)) refuse(text, 'text that no other piece has')
-    repeated.add(text)
+    if (isText(kind) && !Number.isFinite(scores[id])) refuse(id, scores[id], 'a finite score')
+  })
+  const normal = new Set<string>()
+  const ids = textPieces(pieces, kinds, (id, first) => {
+    if (kinds[id] !== 'normal') return
+    const text = pieces[id] as string
+    if (kinds[first] === 'normal' || normal.has(text)) refuse(id, text, 'text that no other piece has')
+    normal.add(text)
   })
   const unknown = kinds.indexOf('unknown')
   return new SentencePieceTokenizer({

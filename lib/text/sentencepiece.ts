@@ -35,19 +35,25 @@ export const byteOf = (piece: string): number | undefined => {
   return match === null ? undefined : Number.parseInt(match[1] as string, 16)
 }
 
-/** The pieces that text is made of, by their text; of two alike the first. */
+/** The pieces that text is made of, by their text; of two alike the first, and `repeated` hears of the other. */
 export const textPieces = (
   pieces: readonly string[],
   kinds: readonly (PieceKind | undefined)[],
+  repeated?: (id: number, first: number) => void,
 ): ReadonlyMap<string, number> => {
   const ids = new Map<string, number>()
   pieces.forEach((piece, id) => {
-    if (isText(kinds[id]) && !ids.has(piece)) ids.set(piece, id)
+    if (!isText(kinds[id])) return
+    const first = ids.get(piece)
+    if (first === undefined) ids.set(piece, id)
+    else repeated?.(id, first)
   })
   return ids
 }
 
-const isText = (kind: PieceKind | undefined): boolean => kind === 'normal' || kind === 'user' || kind === 'unused'
+/** Whether pieces of this kind are found in text. */
+export const isText = (kind: PieceKind | undefined): boolean =>
+  kind === 'normal' || kind === 'user' || kind === 'unused'
 
 const insideSpace = /[^\u2581]\u2581/
 
