@@ -11,6 +11,10 @@ const refuse = (name: string, expected: string, found: unknown): never => {
 export const checkString = (name: string, value: unknown): string =>
   typeof value === 'string' ? value : refuse(name, 'a string', value)
 
+/** A path: text, but not none, and without the character that ends texts for the system. */
+export const checkPath = (name: string, value: unknown): string =>
+  typeof value === 'string' && value !== '' && !value.includes('\0') ? value : refuse(name, 'a path', value)
+
 export const checkBoolean = (name: string, value: unknown): boolean =>
   typeof value === 'boolean' ? value : refuse(name, 'true or false', value)
 

@@ -16,6 +16,7 @@ export const modelOptions: Record<string, Option> = {
     help: 'auto (default), f32: never round activations, or bf16: round them so',
   },
   verify: { type: 'boolean', help: 'read every weight and refuse NaN and infinite ones' },
+  'prepared-cache': { type: 'string', value: 'FOLDER', help: 'keep prepared weights there: the next start is fast' },
 }
 
 export const samplingOptions: Record<string, Option> = {
@@ -47,6 +48,8 @@ export const loadFrom = async (path: string, args: Arguments, signal?: AbortSign
   if (args.text('kv') !== undefined) options.kvType = args.text('kv') as 'f16'
   if (args.text('activations') !== undefined) options.activations = args.text('activations') as 'auto'
   if (args.flag('verify')) options.verify = 'full'
+  const preparedCache = args.text('prepared-cache')
+  if (preparedCache !== undefined) options.preparedCache = preparedCache
   if (signal !== undefined) options.signal = signal
   try {
     return await loadLanguageModel(path, options)

@@ -14,7 +14,7 @@ import {
 import { encodeStep, type Step } from '../program/step.js'
 import type { DTypeName } from '../tensor.js'
 import type { Device, DeviceLoadOptions, DeviceProgram, DeviceSettings, OpTime } from './device.js'
-import { type CpuInfo, type NativeProgram, type NativeRegion, nativeAddon } from './native.js'
+import { type CpuInfo, type NativeLoadOptions, type NativeProgram, type NativeRegion, nativeAddon } from './native.js'
 
 /** Turns what the addon throws into a DroverError that names the op. */
 export const translate = (error: unknown, program?: Program): unknown => {
@@ -194,11 +194,15 @@ class CpuProgram implements DeviceProgram {
   }
 }
 
-const nativeSettings = ({ threads = 0, memoryBudget = 0, verifyWeights = false }: DeviceSettings) => ({
-  threads,
-  memoryBudget,
-  verifyWeights: verifyWeights ? 1 : 0,
-})
+const nativeSettings = (settings: DeviceSettings): NativeLoadOptions => {
+  const { threads = 0, memoryBudget = 0, verifyWeights = false, preparedCache } = settings
+  return {
+    threads,
+    memoryBudget,
+    verifyWeights: verifyWeights ? 1 : 0,
+    ...(preparedCache === undefined ? {} : { preparedCache: toNamespacedPath(preparedCache) }),
+  }
+}
 
 /** Opens each source into `regions`, so that those opened before one fails can be released. */
 const openRegions = (sources: readonly RegionSource[], regions: NativeRegion[]): NativeRegion[] => {

@@ -8,10 +8,12 @@ import type { Step } from '../program/step.js'
 export interface DeviceSettings {
   /** Caps the workers of this program's steps. */
   threads?: number
-  /** Bytes that may be allocated: arenas, cache, prepared weights, scratch. */
+  /** Bytes that may be allocated: arenas, cache, prepared weights in memory, scratch. */
   memoryBudget?: number
   /** Read every weight and refuse NaN or infinite values and scales. */
   verifyWeights?: boolean
+  /** Folder of files with prepared weights, mapped and shared between processes; of no use to devices that prepare none. */
+  preparedCache?: string
 }
 
 export interface DeviceLoadOptions extends DeviceSettings {

@@ -24,7 +24,7 @@ export interface NativeProgram {
   copyPage(from: number, to: number): void
   profile(out: BigUint64Array): void
   threads(): number
-  memory(): Record<'activations' | 'kv' | 'prepared' | 'scratch' | 'mapped', number>
+  memory(): Record<'activations' | 'kv' | 'prepared' | 'scratch' | 'mapped' | 'preparedMapped', number>
   release(): void
 }
 
@@ -65,6 +65,16 @@ export interface Limits {
   bf16PerSecond: number
 }
 
+export interface NativeLoadOptions {
+  /** 0: the pool's. */
+  threads: number
+  /** 0: unlimited. */
+  memoryBudget: number
+  /** 1: read all of them. */
+  verifyWeights: number
+  preparedCache?: string
+}
+
 export interface NativeQuantizeOptions {
   /** Cap on workers; 0: the pool's. */
   threads: number
@@ -79,14 +89,10 @@ export interface NativeAddon {
   loadProgram(
     words: Uint32Array,
     regions: readonly NativeRegion[],
-    options: { threads: number; memoryBudget: number; verifyWeights: number },
+    options: NativeLoadOptions,
     onProgress?: (done: number, total: number) => void,
   ): { promise: Promise<NativeProgram>; abort(): void }
-  loadProgramSync(
-    words: Uint32Array,
-    regions: readonly NativeRegion[],
-    options: { threads: number; memoryBudget: number; verifyWeights: number },
-  ): NativeProgram
+  loadProgramSync(words: Uint32Array, regions: readonly NativeRegion[], options: NativeLoadOptions): NativeProgram
   cpu(): CpuInfo
   ops(): { name: string; signature: string }[]
   dtypes(): { name: string; elements: number; bytes: number; activations: number }[]

@@ -118,6 +118,11 @@ export class Cursor {
     return { bytes: this.window, start, end: start + length }
   }
 
+  /** All that the window holds from here on, as {@link take} gives it; nothing is taken. */
+  ahead(): { bytes: Buffer; start: number; end: number } {
+    return { bytes: this.window, start: this.at, end: this.window.length }
+  }
+
   /** A u64 length and that many bytes of UTF-8. */
   async string(field: string, longest: number): Promise<string> {
     const length = await this.count(field, 1, longest)

@@ -186,7 +186,12 @@ export class Pace {
 
   /** Cheap enough for every element of a large array; when true, await {@link rest}. */
   due(): boolean {
-    return (++this.calls & 63) === 0 && performance.now() - this.last > 5
+    return (++this.calls & 63) === 0 && this.late()
+  }
+
+  /** The same behind work that takes longer than looking at the clock. */
+  late(): boolean {
+    return performance.now() - this.last > 5
   }
 
   async rest(): Promise<void> {

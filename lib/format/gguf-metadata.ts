@@ -73,7 +73,7 @@ export const metadataStrings = (file: GgufFile, key: string): StringTable => {
 }
 
 /** An array of strings as JavaScript strings. */
-export const metadataStringArray = (file: GgufFile, key: string): string[] => [...metadataStrings(file, key)]
+export const metadataStringArray = (file: GgufFile, key: string): string[] => metadataStrings(file, key).toArray()
 
 /** An array of numbers of any stored type but bool; 64-bit integers must be safe ones. */
 export const metadataNumberArray = (file: GgufFile, key: string): ArrayLike<number> => {

@@ -1,7 +1,6 @@
 /** Metadata values of a GGUF header: numbers, text and arrays, each checked against the bytes that remain. */
 import { DroverError } from '../errors.js'
 import type { Cursor } from './cursor.js'
-import { isUtf8 } from './file.js'
 import { type GgufNumericType, type GgufType, ggufTypeBytes, ggufTypes } from './gguf-types.js'
 import { type StringTable, StringTableBuilder } from './string-table.js'
 
@@ -124,17 +123,22 @@ export class ValueReader {
     const { cursor } = this
     const length = await cursor.count(key, 8, longest)
     const table = new StringTableBuilder(length)
-    for (let i = 0; i < length; i++) {
-      if (!cursor.has(8)) await cursor.fill(8, key)
-      const size = cursor.u64()
-      if (typeof size === 'bigint' || !cursor.has(size)) {
-        cursor.expect(Number(size), `${key}[${i}]`)
-        await cursor.fill(Number(size), `${key}[${i}]`)
+    while (table.length < length) {
+      const { bytes, start, end } = cursor.ahead()
+      const first = table.length
+      const taken = table.takePrefixed(bytes, start, end)
+      const wrong = table.notUtf8(first)
+      if (wrong !== -1) throw cursor.notUtf8(`${key}[${wrong}]`)
+      cursor.take(taken)
+      if (taken === 0) {
+        // The next one reaches beyond the window, or the file does not hold it.
+        await cursor.fill(8, key)
+        const { bytes, start } = cursor.ahead()
+        const size = 8 + Number(bytes.readBigUInt64LE(start))
+        cursor.expect(size, `${key}[${table.length}]`)
+        await cursor.fill(size, `${key}[${table.length}]`)
       }
-      const { bytes, start, end } = cursor.take(Number(size))
-      if (!isUtf8(bytes, start, end)) throw cursor.notUtf8(`${key}[${i}]`)
-      table.add(bytes, start, end)
-      if (cursor.pace.due()) await cursor.pace.rest()
+      if (cursor.pace.late()) await cursor.pace.rest()
     }
     return { type: 'string', length, values: table.finish() }
   }

@@ -5,6 +5,7 @@ import {
   checkInteger,
   checkOneOf,
   checkOptions,
+  checkPath,
   checkSignal,
   checkString,
 } from '../check.js'
@@ -38,6 +39,7 @@ import {
   type SamplingDefaults,
 } from './options.js'
 import { PenaltyWindow } from './penalties.js'
+import { meanwhile, preparedFolder } from './preparing.js'
 import { Scheduler, type Sequence } from './scheduler.js'
 import { GeneratedText, textOfToken } from './text.js'
 
@@ -58,6 +60,12 @@ export interface LanguageModelOptions {
   activations?: ActivationMode
   /** 'full' reads every weight and refuses NaN and infinite ones. */
   verify?: 'header' | 'full'
+  /**
+   * Folder for prepared weights, made if it is not there: the first load writes a file, later loads and other processes
+   * map it and share its memory, which `memoryBudget` does not count. The folder must be this user's own; its files are
+   * believed, but for `verify: 'full'`, which compares them with the model. Default: prepare in memory.
+   */
+  preparedCache?: string
   /** Sequences in flight at once; more wait. Default 8. */
   maxSequences?: number
   onProgress?: (fraction: number, what: string) => void
@@ -104,14 +112,13 @@ const checkedOptions = (input: LanguageModelOptions | undefined): LanguageModelO
   const options = checkOptions('options', input, optionNames) as LanguageModelOptions & Record<string, unknown>
   const later: [string, readonly unknown[]][] = [
     ['weights', ['stored']],
-    ['preparedCache', []],
     ['kvType', kvTypeNames],
     ['activations', activationModes],
   ]
   for (const [name, built] of later) {
     const value = options[name]
     if (value === undefined || built.includes(value)) continue
-    const named = name === 'weights' || name === 'preparedCache'
+    const named = name === 'weights'
     throw new DroverError(
       named ? 'E_UNSUPPORTED' : 'E_ARGUMENT',
       `options.${name} does not take this value${named ? ' yet' : ''}`,
@@ -129,6 +136,7 @@ const checkedOptions = (input: LanguageModelOptions | undefined): LanguageModelO
   positive('threads', 1024)
   positive('memoryBudget', Number.MAX_SAFE_INTEGER)
   positive('maxSequences', 512)
+  if (options.preparedCache !== undefined) checkPath('options.preparedCache', options.preparedCache)
   if (options.verify !== undefined) checkOneOf('options.verify', options.verify, ['header', 'full'])
   if (options.signal !== undefined) checkSignal('options.signal', options.signal)
   if (options.onProgress !== undefined) checkFunction('options.onProgress', options.onProgress)
@@ -157,12 +165,12 @@ const sizeProgram = (
   const contextPages = Math.ceil(wanted / pagePositions)
   const probe = build(1, contextPages)
   const plan = planProgram(probe, layout)
-  const fixed =
-    plan.arenaBytes + plan.preparedBytes + scratchAllowance(options.threads ?? cpu().threads, opened.config.vocabulary)
-  const left =
-    options.memoryBudget === undefined
-      ? Math.max(process.availableMemory() - fixed, 0) / 2
-      : options.memoryBudget - fixed
+  const scratch = scratchAllowance(options.threads ?? cpu().threads, opened.config.vocabulary)
+  // A mapped file takes memory like any other, but is not counted against the budget.
+  const { memoryBudget, preparedCache } = options
+  const counted = memoryBudget === undefined || preparedCache === undefined
+  const fixed = plan.arenaBytes + scratch + (counted ? plan.preparedBytes : 0)
+  const left = memoryBudget === undefined ? Math.max(process.availableMemory() - fixed, 0) / 2 : memoryBudget - fixed
   const affordable = Math.floor(left / plan.kvBytes)
   const pages = Math.min(contextPages * maxSequences, Math.max(affordable, 1))
   const context = Math.min(wanted, pages * pagePositions)
@@ -216,20 +224,22 @@ export const loadLanguageModel = async (path: string, input?: LanguageModelOptio
   const { signal, onProgress } = options
   throwIfAborted(signal, 'loading')
   const opened = await openModel(path, { signal })
-  const tokenizer = opened.gguf === undefined ? await loadTokenizer(path) : tokenizerFromGguf(opened.gguf)
   const defaults = defaultsOf(opened)
-  const template = await chatTemplateOf(opened)
   const { program, contextLength, maxSequences } = sizeProgram(opened, options)
-  // Last: what can be refused is refused before there is anything to free.
-  const loaded = await cpuDevice.load(program, opened.regions, {
+  const loading = cpuDevice.load(program, opened.regions, {
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     ...(options.memoryBudget === undefined ? {} : { memoryBudget: options.memoryBudget }),
     verifyWeights: options.verify === 'full',
+    ...(options.preparedCache === undefined ? {} : { preparedCache: await preparedFolder(options.preparedCache) }),
     ...(onProgress === undefined
       ? {}
       : { onProgress: (fraction: number) => onProgress(fraction, 'preparing weights') }),
     ...(signal === undefined ? {} : { signal }),
   })
+  const { tokenizer, template, loaded } = await meanwhile(loading, async () => ({
+    tokenizer: opened.gguf === undefined ? await loadTokenizer(path) : tokenizerFromGguf(opened.gguf),
+    template: await chatTemplateOf(opened),
+  }))
   const machine = cpu()
   const info: LanguageModelInfo = {
     architecture: opened.architecture,

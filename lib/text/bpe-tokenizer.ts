@@ -7,8 +7,10 @@ import type { EncodeOptions, Tokenizer } from './tokenizer.js'
 import { type AddedTokens, decodeUtf8, TokenTable } from './vocabulary.js'
 
 export interface BpeParts {
-  /** Binary strings by token; undefined where a number stands for nothing. Added tokens need none. */
-  tokens: readonly (string | undefined)[]
+  /** How many tokens there are, but for added ones beyond them. */
+  size: number
+  /** Bytes of a token; undefined where a number stands for nothing. Added tokens need none. */
+  bytesOf(token: number): Uint8Array | undefined
   merges: MergeTable
   added: AddedTokens
   scanner: Scanner
@@ -21,6 +23,15 @@ export interface BpeParts {
   bos: number | undefined
   endTokens: readonly number[]
 }
+
+/** Tokens that are kept as binary strings, undefined where a number stands for nothing. */
+export const tokensOf = (tokens: readonly (string | undefined)[]): Pick<BpeParts, 'size' | 'bytesOf'> => ({
+  size: tokens.length,
+  bytesOf: (token) => {
+    const binary = tokens[token]
+    return binary === undefined ? undefined : Buffer.from(binary, 'latin1')
+  },
+})
 
 /** The UTF-8 of a text as a binary string; text in ASCII is that already. */
 const toBinary = (text: string): string => {
@@ -42,14 +53,10 @@ export class BpeTokenizer implements Tokenizer {
 
   constructor(parts: BpeParts) {
     this.#parts = parts
-    const { tokens, added, merges } = parts
-    const bytes: (Uint8Array | undefined)[] = tokens.map((token) =>
-      token === undefined ? undefined : Buffer.from(token, 'latin1'),
-    )
-    for (const { id, text } of added.all) bytes[id] = Buffer.from(text)
-    this.#table = new TokenTable(bytes, new Set(added.special.values()))
+    const { size, bytesOf, added, merges } = parts
+    this.#table = new TokenTable(size, bytesOf, added)
     this.#byteTokens = Array.from({ length: 256 }, (_, byte) => merges.token(String.fromCharCode(byte)))
-    this.vocabularySize = bytes.length
+    this.vocabularySize = this.#table.size
     this.bos = parts.bos
     this.endTokens = parts.endTokens
     this.specialTokens = added.special

@@ -20,19 +20,12 @@ export const rankMerges = (tokens: readonly string[], ids: ReadonlyMap<string, n
   return { token: (binary) => ids.get(binary), rank: merged, merged }
 }
 
-/** Merges as an ordered list of pairs: [left, right, merged] tokens. */
-export const listMerges = (
-  ids: ReadonlyMap<string, number>,
-  pairs: readonly (readonly [number, number, number])[],
-): MergeTable => {
-  const ranks = new PairTable(pairs.length)
-  const results = new Int32Array(pairs.length)
-  pairs.forEach(([left, right, merged], i) => {
-    ranks.add(left, right, i)
-    results[i] = merged
-  })
+/** Merges as an ordered list of [left, right, merged] tokens, one triple after the other. */
+export const listMerges = (token: MergeTable['token'], triples: Int32Array): MergeTable => {
+  const ranks = new PairTable(triples.length / 3)
+  for (let i = 0; i < triples.length; i += 3) ranks.add(triples[i]!, triples[i + 1]!, i / 3)
   const rank = (left: number, right: number): number => ranks.get(left, right)
-  return { token: (binary) => ids.get(binary), rank, merged: (left, right) => results[rank(left, right)] as number }
+  return { token, rank, merged: (left, right) => triples[3 * rank(left, right) + 2]! }
 }
 
 /** Beyond this a heap beats scanning all pairs for each merge. */

@@ -21,5 +21,14 @@ export const alphabetToBinary = (text: string): string | undefined => {
   return result
 }
 
+const utf8 = characters.map((character) => [...Buffer.from(character)])
+
+/** Writes a binary string in the alphabet, as UTF-8, to `out`, which holds two bytes per char; says how many they are. */
+export const writeAlphabet = (binary: string, out: Uint8Array): number => {
+  let at = 0
+  for (let i = 0; i < binary.length; i++) for (const byte of utf8[binary.charCodeAt(i)]!) out[at++] = byte
+  return at
+}
+
 /** The alphabet's character of a byte. */
 export const alphabetCharacter = (byte: number): string => characters[byte] as string

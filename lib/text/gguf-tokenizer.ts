@@ -6,14 +6,15 @@ import {
   metadataInteger,
   metadataNumberArray,
   metadataString,
-  metadataStringArray,
+  metadataStrings,
 } from '../format/gguf-metadata.js'
 import { listMerges } from './bpe.js'
 import { BpeTokenizer } from './bpe-tokenizer.js'
-import { alphabetToBinary } from './byte-alphabet.js'
+import { alphabetToBinary, writeAlphabet } from './byte-alphabet.js'
 import { gpt2Scanner, llama3Scanner, type Scanner } from './pretokenize.js'
 import type { PieceKind } from './sentencepiece.js'
 import { scoredTokenizer } from './sentencepiece-model.js'
+import { TokenIndex } from './token-index.js'
 import type { Tokenizer } from './tokenizer.js'
 import { type AddedToken, AddedTokens } from './vocabulary.js'
 
@@ -49,7 +50,7 @@ export const tokenizerFromGguf = (file: GgufFile): Tokenizer => {
       expected: 'llama (SentencePiece BPE) or gpt2 (byte-level BPE)',
     })
   }
-  const tokens = metadataStringArray(file, key('tokens'))
+  const tokens = metadataStrings(file, key('tokens'))
   if (tokens.length === 0) throw refuse(file, 'tokens', 0, 'tokens')
   const types = file.metadata.has(key('token_type')) ? metadataNumberArray(file, key('token_type')) : undefined
   if (types !== undefined && types.length !== tokens.length)
@@ -68,10 +69,11 @@ export const tokenizerFromGguf = (file: GgufFile): Tokenizer => {
   if (model === 'llama') {
     const scores = metadataNumberArray(file, key('scores'))
     if (scores.length !== tokens.length) throw refuse(file, 'scores', scores.length, `${tokens.length} entries`)
+    const pieces = tokens.toArray()
     return scoredTokenizer({
-      pieces: tokens,
+      pieces,
       scores,
-      kinds: tokens.map((_, id) => kindOf(id)),
+      kinds: pieces.map((_, id) => kindOf(id)),
       spacePrefix: metadataBoolean(file, key('add_space_prefix'), true),
       collapseSpaces: metadataBoolean(file, key('remove_extra_whitespaces'), false),
       bos: metadataBoolean(file, key('add_bos_token'), true) ? token('bos_token_id') : undefined,
@@ -90,32 +92,44 @@ export const tokenizerFromGguf = (file: GgufFile): Tokenizer => {
     })
   }
   const added: AddedToken[] = []
-  const binary = tokens.map((text, id) => {
+  const isAdded = new Set<number>()
+  const index = new TokenIndex(tokens)
+  for (let id = 0; id < tokens.length; id++) {
     const kind = kindOf(id)
     if (kind === 'control' || kind === 'user') {
-      added.push({ id, text, special: kind === 'control' })
-      return undefined
+      added.push({ id, text: tokens.at(id)!, special: kind === 'control' })
+      isAdded.add(id)
+      continue
     }
-    return alphabetToBinary(text)
-  })
-  const ids = new Map(tokens.map((text, id) => [text, id]))
-  const pairs = metadataStringArray(file, key('merges')).map((merge) => {
-    const cut = merge.indexOf(' ', 1)
-    const [left, right] = [merge.slice(0, cut), merge.slice(cut + 1)]
-    const triple = [ids.get(left), ids.get(right), ids.get(left + right)] as const
-    if (cut === -1 || triple.includes(undefined)) throw refuse(file, 'merges', merge, 'two tokens of the vocabulary')
-    return triple as readonly [number, number, number]
-  })
-  const binaryIds = new Map<string, number>()
-  binary.forEach((bytes, id) => {
-    if (bytes === undefined) return
-    if (binaryIds.has(bytes))
-      throw refuse(file, 'tokens', tokens[id], `another text than that of ${binaryIds.get(bytes)}`)
-    binaryIds.set(bytes, id)
-  })
+    const before = index.add(id)
+    // What is not in the alphabet stands for nothing, and may do so twice.
+    if (before !== -1 && alphabetToBinary(tokens.at(id)!) !== undefined)
+      throw refuse(file, 'tokens', tokens.at(id), `another text than that of ${before}`)
+  }
+  // Merges may name added tokens, too; the texts of pieces never are theirs.
+  for (const id of isAdded) index.add(id)
+  const merges = metadataStrings(file, key('merges'))
+  const triples = new Int32Array(3 * merges.length)
+  for (let i = 0, start = 0; i < merges.length; i++) {
+    const end = merges.ends[i]!
+    if (!index.findMerge(merges.bytes, start, end, triples, 3 * i))
+      throw refuse(file, 'merges', merges.at(i), 'two tokens of the vocabulary')
+    start = end
+  }
+  let written = new Uint8Array(256)
+  const tokenOf = (binary: string): number | undefined => {
+    if (written.length < 2 * binary.length) written = new Uint8Array(2 * binary.length)
+    const id = index.find(written, 0, writeAlphabet(binary, written))
+    return id === -1 || isAdded.has(id) ? undefined : id
+  }
+  const bytesOf = (id: number): Uint8Array | undefined => {
+    const binary = isAdded.has(id) ? undefined : alphabetToBinary(tokens.at(id) ?? '')
+    return binary === undefined ? undefined : Buffer.from(binary, 'latin1')
+  }
   return new BpeTokenizer({
-    tokens: binary,
-    merges: listMerges(binaryIds, pairs),
+    size: tokens.length,
+    bytesOf,
+    merges: listMerges(tokenOf, triples),
     added: new AddedTokens(added),
     scanner: rules.scanner,
     wholePieces: rules.whole,

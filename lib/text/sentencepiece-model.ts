@@ -1,6 +1,6 @@
 /** SentencePiece's `tokenizer.model`: a protobuf message (sentencepiece_model.proto) of pieces and two settings blocks. */
 import { DroverError } from '../errors.js'
-import { byteOf, type PieceKind, SentencePieceTokenizer } from './sentencepiece.js'
+import { byteOf, isText, type PieceKind, SentencePieceTokenizer, textPieces } from './sentencepiece.js'
 import type { Tokenizer } from './tokenizer.js'
 import { type AddedToken, AddedTokens } from './vocabulary.js'
 
@@ -84,30 +84,32 @@ export const scoredTokenizer = (options: {
   file: string
 }): Tokenizer => {
   const { pieces, scores, kinds, file } = options
-  const ranks = new Map<string, number>()
-  const normal = new Set<string>()
+  const refuse = (id: number, found: unknown, expected: string): never => {
+    throw new DroverError('E_FORMAT', 'a piece does not fit', { file, field: `piece ${id}`, found, expected })
+  }
   const added: AddedToken[] = []
   pieces.forEach((text, id) => {
     const kind = kinds[id]
-    const refusal = (found: unknown, expected: string): DroverError =>
-      new DroverError('E_FORMAT', 'a piece does not fit', { file, field: `piece ${id}`, found, expected })
-    if (kind === 'normal' || kind === 'unused' || kind === 'user') {
-      const score = scores[id] as number
-      if (!Number.isFinite(score)) throw refusal(score, 'a finite score')
-      if (!ranks.has(text)) ranks.set(text, -score)
-    }
-    if (kind === 'normal') {
-      if (normal.has(text)) throw refusal(text, 'text that no other piece has')
-      normal.add(text)
-    }
-    if (kind === 'byte' && byteOf(text) === undefined) throw refusal(text, 'a byte, like <0x0A>')
+    if (kind === 'byte' && byteOf(text) === undefined) refuse(id, text, 'a byte, like <0x0A>')
     if (kind === 'control' || kind === 'user') added.push({ id, text, special: kind === 'control' })
+    if (isText(kind) && !Number.isFinite(scores[id])) refuse(id, scores[id], 'a finite score')
+  })
+  const normal = new Set<string>()
+  const ids = textPieces(pieces, kinds, (id, first) => {
+    if (kinds[id] !== 'normal') return
+    const text = pieces[id] as string
+    if (kinds[first] === 'normal' || normal.has(text)) refuse(id, text, 'text that no other piece has')
+    normal.add(text)
   })
   const unknown = kinds.indexOf('unknown')
   return new SentencePieceTokenizer({
     pieces,
     kinds,
-    mergeRank: (left, right) => ranks.get(left + right),
+    ids,
+    mergeRank: (left, right) => {
+      const id = ids.get(left + right)
+      return id === undefined ? undefined : -(scores[id] as number)
+    },
     added: new AddedTokens(added),
     spacePrefix: options.spacePrefix ? 'always' : 'never',
     collapseSpaces: options.collapseSpaces,

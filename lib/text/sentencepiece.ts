@@ -15,6 +15,8 @@ export type PieceKind = 'normal' | 'unknown' | 'control' | 'user' | 'unused' | '
 export interface SentencePieceParts {
   pieces: readonly string[]
   kinds: readonly PieceKind[]
+  /** See {@link textPieces}. */
+  ids: ReadonlyMap<string, number>
   /** Order of merging two neighbours (lower first), or undefined when they do not merge. */
   mergeRank(left: string, right: string): number | undefined
   added: AddedTokens
@@ -33,6 +35,26 @@ export const byteOf = (piece: string): number | undefined => {
   return match === null ? undefined : Number.parseInt(match[1] as string, 16)
 }
 
+/** The pieces that text is made of, by their text; of two alike the first, and `repeated` hears of the other. */
+export const textPieces = (
+  pieces: readonly string[],
+  kinds: readonly (PieceKind | undefined)[],
+  repeated?: (id: number, first: number) => void,
+): ReadonlyMap<string, number> => {
+  const ids = new Map<string, number>()
+  pieces.forEach((piece, id) => {
+    if (!isText(kinds[id])) return
+    const first = ids.get(piece)
+    if (first === undefined) ids.set(piece, id)
+    else repeated?.(id, first)
+  })
+  return ids
+}
+
+/** Whether pieces of this kind are found in text. */
+export const isText = (kind: PieceKind | undefined): boolean =>
+  kind === 'normal' || kind === 'user' || kind === 'unused'
+
 const insideSpace = /[^\u2581]\u2581/
 
 /** Index of the next space mark that starts a word, or the end of the text. */
@@ -49,7 +71,6 @@ export class SentencePieceTokenizer implements Tokenizer {
   readonly specialTokens: ReadonlyMap<string, number>
   readonly #parts: SentencePieceParts
   readonly #table: TokenTable
-  readonly #ids = new Map<string, number>()
   readonly #byteTokens = new Array<number | undefined>(256).fill(undefined)
   readonly #longest: number
   /** Whether no piece has a space behind another character: then merges never cross the start of a word. */
@@ -60,24 +81,20 @@ export class SentencePieceTokenizer implements Tokenizer {
     this.#parts = parts
     const { pieces, kinds, added } = parts
     let longest = 0
-    const bytes: (Uint8Array | undefined)[] = pieces.map((piece, id) => {
-      const kind = kinds[id]
-      if (kind === 'byte') {
-        const byte = byteOf(piece) ?? 0
-        this.#byteTokens[byte] ??= id
-        return Uint8Array.of(byte)
-      }
-      if (kind === 'normal' || kind === 'user' || kind === 'unused') {
-        if (!this.#ids.has(piece)) this.#ids.set(piece, id)
-        longest = Math.max(longest, piece.length)
-      }
-      return Buffer.from(kind === 'unknown' ? ' \u2047 ' : piece.replaceAll(spaceMark, ' '))
+    pieces.forEach((piece, id) => {
+      if (kinds[id] === 'byte') this.#byteTokens[byteOf(piece) ?? 0] ??= id
+      if (isText(kinds[id])) longest = Math.max(longest, piece.length)
     })
-    for (const { id, text } of added.all) bytes[id] = Buffer.from(text)
+    const bytesOf = (token: number): Uint8Array | undefined => {
+      const piece = pieces[token]
+      if (piece === undefined) return undefined
+      if (kinds[token] === 'byte') return Uint8Array.of(byteOf(piece) ?? 0)
+      return Buffer.from(kinds[token] === 'unknown' ? ' \u2047 ' : piece.replaceAll(spaceMark, ' '))
+    }
     this.#longest = longest
     this.#wordwise = !pieces.some((piece) => insideSpace.test(piece))
-    this.#table = new TokenTable(bytes, new Set(added.special.values()))
-    this.vocabularySize = bytes.length
+    this.#table = new TokenTable(pieces.length, bytesOf, added)
+    this.vocabularySize = this.#table.size
     this.bos = parts.bos
     this.endTokens = parts.endTokens
     this.specialTokens = added.special
@@ -168,7 +185,7 @@ export class SentencePieceTokenizer implements Tokenizer {
   }
 
   #emit(symbol: string, out: number[]): void {
-    const id = this.#ids.get(symbol)
+    const id = this.#parts.ids.get(symbol)
     if (id !== undefined) {
       out.push(id)
       return

@@ -4,7 +4,7 @@
  */
 import { DroverError } from '../errors.js'
 import { rankMerges } from './bpe.js'
-import { BpeTokenizer } from './bpe-tokenizer.js'
+import { BpeTokenizer, tokensOf } from './bpe-tokenizer.js'
 import { llama3Scanner } from './pretokenize.js'
 import type { Tokenizer } from './tokenizer.js'
 import { type AddedToken, AddedTokens } from './vocabulary.js'
@@ -95,7 +95,7 @@ export const tiktokenTokenizer = (bytes: Uint8Array, file: string, names?: Reado
   const added = new AddedTokens(specialTokens(tokens.length, names))
   const special = (name: string): number[] => [added.special.get(name) ?? []].flat()
   return new BpeTokenizer({
-    tokens,
+    ...tokensOf(tokens),
     merges: rankMerges(tokens, ids),
     added,
     scanner: llama3Scanner,

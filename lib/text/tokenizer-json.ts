@@ -3,10 +3,10 @@ import { DroverError } from '../errors.js'
 import { ConfigRecord } from '../format/config.js'
 import type { JsonObject, JsonValue } from '../format/json.js'
 import { listMerges } from './bpe.js'
-import { BpeTokenizer } from './bpe-tokenizer.js'
+import { BpeTokenizer, tokensOf } from './bpe-tokenizer.js'
 import { alphabetToBinary } from './byte-alphabet.js'
 import { gpt2Scanner, llama3Scanner, regexScanner, type Scanner, wholeScanner } from './pretokenize.js'
-import { type PieceKind, SentencePieceTokenizer, spaceMark } from './sentencepiece.js'
+import { type PieceKind, SentencePieceTokenizer, spaceMark, textPieces } from './sentencepiece.js'
 import type { Tokenizer } from './tokenizer.js'
 import { type AddedToken, AddedTokens } from './vocabulary.js'
 
@@ -183,14 +183,16 @@ const byteLevelJson = ({ root, model, texts, ids, added, bos, endTokens }: Commo
     binary[id] = bytes
     binaryIds.set(bytes, id)
   })
-  const pairs = mergesOf(model, ids).map(([left, right]) => {
-    const triple = [ids.get(left), ids.get(right), ids.get(left + right)] as const
+  const merges = mergesOf(model, ids)
+  const triples = new Int32Array(3 * merges.length)
+  merges.forEach(([left, right], i) => {
+    const triple = [ids.get(left), ids.get(right), ids.get(left + right)]
     if (triple.includes(undefined)) throw model.refuse('merges', 'tokens of the vocabulary', `${left} ${right}`)
-    return triple as readonly [number, number, number]
+    triples.set(triple as number[], 3 * i)
   })
   return new BpeTokenizer({
-    tokens: binary,
-    merges: listMerges(binaryIds, pairs),
+    ...tokensOf(binary),
+    merges: listMerges((bytes) => binaryIds.get(bytes), triples),
     added: new AddedTokens(added),
     scanner: scanner ?? wholeScanner,
     wholePieces: model.boolean('ignore_merges', false),
@@ -292,9 +294,11 @@ const sentencePieceJson = (common: Common): Tokenizer => {
     if (text === undefined || special.has(id)) return id === unknown ? 'unknown' : 'control'
     return /^<0x[0-9A-F]{2}>$/.test(text) ? 'byte' : 'normal'
   })
+  const pieces = texts.map((text) => text ?? '')
   return new SentencePieceTokenizer({
-    pieces: texts.map((text) => text ?? ''),
+    pieces,
     kinds,
+    ids: textPieces(pieces, kinds),
     mergeRank: (left, right) => ranks.get(`${left} ${right}`),
     added: new AddedTokens(added),
     spacePrefix,

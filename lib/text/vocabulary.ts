@@ -83,25 +83,26 @@ export class AddedTokens {
 
 /** Tokens back to bytes. */
 export class TokenTable {
-  readonly #bytes: readonly (Uint8Array | undefined)[]
+  readonly size: number
+  readonly #bytesOf: (token: number) => Uint8Array | undefined
+  readonly #added = new Map<number, Uint8Array>()
   readonly #special: ReadonlySet<number>
 
-  /** @param bytes by token; undefined where a number stands for nothing */
-  constructor(bytes: readonly (Uint8Array | undefined)[], special: ReadonlySet<number>) {
-    this.#bytes = bytes
-    this.#special = special
-  }
-
-  get size(): number {
-    return this.#bytes.length
+  /** @param bytesOf the bytes of a token that is not an added one; undefined where a number stands for nothing */
+  constructor(size: number, bytesOf: (token: number) => Uint8Array | undefined, added: AddedTokens) {
+    for (const { id, text } of added.all) this.#added.set(id, Buffer.from(text))
+    this.size = added.all.reduce((most, { id }) => Math.max(most, id + 1), size)
+    this.#bytesOf = bytesOf
+    this.#special = new Set(added.special.values())
   }
 
   /** Bytes of a token; a special one's text only with `special`. */
   bytes(token: number, special: boolean): Uint8Array {
-    if (!Number.isInteger(token) || token < 0 || token >= this.#bytes.length) {
-      throw new DroverError('E_RANGE', 'no such token', { found: token, expected: `0 to ${this.#bytes.length - 1}` })
+    if (!Number.isInteger(token) || token < 0 || token >= this.size) {
+      throw new DroverError('E_RANGE', 'no such token', { found: token, expected: `0 to ${this.size - 1}` })
     }
-    return special || !this.#special.has(token) ? (this.#bytes[token] ?? empty) : empty
+    if (!special && this.#special.has(token)) return empty
+    return this.#added.get(token) ?? this.#bytesOf(token) ?? empty
   }
 
   concat(tokens: ArrayLike<number>, special: boolean): Uint8Array {

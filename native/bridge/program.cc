@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <memory>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -79,6 +80,7 @@ struct LoadState {
   std::vector<uint8_t> words;
   std::vector<drover_region*> regions;  // held until the load has ended
   drover_load_options options{};
+  std::string prepared_cache;
   std::shared_ptr<Napi::FunctionReference> progress;
   std::atomic<int32_t> cancel{0};
   std::atomic<uint32_t> shown{0};
@@ -290,6 +292,7 @@ Napi::Value Program::memory(const Napi::CallbackInfo& info) {
   result.Set("prepared", Napi::Number::New(env, static_cast<double>(memory.prepared)));
   result.Set("scratch", Napi::Number::New(env, static_cast<double>(memory.scratch)));
   result.Set("mapped", Napi::Number::New(env, static_cast<double>(memory.mapped)));
+  result.Set("preparedMapped", Napi::Number::New(env, static_cast<double>(memory.prepared_mapped)));
   return result;
 }
 
@@ -335,6 +338,11 @@ std::shared_ptr<LoadState> load_state(const Napi::CallbackInfo& info) {
   state->options.threads = static_cast<uint32_t>(option("threads"));
   state->options.memory_budget = static_cast<uint64_t>(option("memoryBudget"));
   state->options.verify_weights = static_cast<uint32_t>(option("verifyWeights"));
+  const Napi::Value folder = options.Get("preparedCache");
+  if (folder.IsString()) {
+    state->prepared_cache = folder.As<Napi::String>().Utf8Value();
+    state->options.prepared_cache = state->prepared_cache.c_str();
+  }
   state->options.cancel = reinterpret_cast<const int32_t*>(&state->cancel);
   return state;
 }

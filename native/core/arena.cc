@@ -95,6 +95,7 @@ int drover_region_map(const char* path, uint64_t bytes, drover_region** out, dro
   region->data = mapping.data;
   region->bytes = bytes;
   region->mapped = true;
+  region->modified = mapping.modified;
   *out = region;
   return DROVER_OK;
 }

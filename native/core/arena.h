@@ -35,6 +35,7 @@ struct drover_region {
   const uint8_t* data = nullptr;
   uint64_t bytes = 0;
   bool mapped = false;
+  int64_t modified = 0;  // of a mapped file: see FileMapping
 };
 
 namespace drover {

@@ -1,4 +1,4 @@
-// Pages, mapped files and CPUs of a Windows process. Paths are UTF-8, as everywhere in drover.
+// Pages, files and CPUs of a Windows process. Paths are UTF-8, as everywhere in drover.
 #ifdef _WIN32
 
 #define WIN32_LEAN_AND_MEAN
@@ -24,7 +24,40 @@ std::wstring wide(const char* text) {
   return result;
 }
 
-FileMapping failed() { return {nullptr, 0, static_cast<int>(GetLastError())}; }
+FileMapping failed() { return {nullptr, 0, static_cast<int>(GetLastError()), 0}; }
+
+int last_error() { return static_cast<int>(GetLastError()); }
+
+// Nobody else can open a draft while it is written; the handle itself renames and removes it.
+Draft lock_draft(const wchar_t* path, DWORD disposition) {
+  const HANDLE file =
+      CreateFileW(path, GENERIC_READ | GENERIC_WRITE | DELETE, 0, nullptr, disposition, FILE_ATTRIBUTE_NORMAL, nullptr);
+  if (file != INVALID_HANDLE_VALUE) return {reinterpret_cast<intptr_t>(file), 0};
+  const int error = last_error();
+  return {-1, error == ERROR_SHARING_VIOLATION ? 0 : error};
+}
+
+void remove_and_close(HANDLE file) {
+  FILE_DISPOSITION_INFO info{TRUE};
+  SetFileInformationByHandle(file, FileDispositionInfo, &info, sizeof info);
+  CloseHandle(file);
+}
+
+int rename_by_handle(HANDLE file, const std::wstring& target) {
+  std::vector<uint64_t> words((sizeof(FILE_RENAME_INFO) + target.size() * sizeof(wchar_t)) / 8 + 1);
+  FILE_RENAME_INFO* info = reinterpret_cast<FILE_RENAME_INFO*>(words.data());
+  info->ReplaceIfExists = TRUE;
+  info->FileNameLength = static_cast<DWORD>(target.size() * sizeof(wchar_t));
+  std::copy(target.begin(), target.end(), info->FileName);
+  const DWORD bytes = static_cast<DWORD>(words.size() * 8);
+  return SetFileInformationByHandle(file, FileRenameInfo, info, bytes) ? 0 : last_error();
+}
+
+const char* objection_to(const char* path, bool folder, const char* objection) {
+  const DWORD attributes = GetFileAttributesW(wide(path).c_str());
+  const bool right = attributes != INVALID_FILE_ATTRIBUTES && ((attributes & FILE_ATTRIBUTE_DIRECTORY) != 0) == folder;
+  return right ? nullptr : objection;
+}
 
 }  // namespace
 
@@ -52,9 +85,11 @@ FileMapping map_file(const char* path, uint64_t bytes) {
   if (!GetFileSizeEx(file, &size)) size.QuadPart = -1;
   if (static_cast<uint64_t>(size.QuadPart) != bytes || bytes == 0) {
     CloseHandle(file);
-    return {nullptr, size.QuadPart, 0};
+    return {nullptr, size.QuadPart, 0, 0};
   }
-  FileMapping result{nullptr, size.QuadPart, 0};
+  FILETIME time{};
+  GetFileTime(file, nullptr, nullptr, &time);
+  FileMapping result{nullptr, size.QuadPart, 0, int64_t{time.dwHighDateTime} << 32 | time.dwLowDateTime};
   const HANDLE mapping = CreateFileMappingW(file, nullptr, PAGE_READONLY, 0, 0, nullptr);
   if (mapping != nullptr) result.data = static_cast<const uint8_t*>(MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, 0));
   if (result.data == nullptr) result = failed();
@@ -68,6 +103,68 @@ void unmap_file(const uint8_t* data, uint64_t) { UnmapViewOfFile(data); }
 
 // Unlocking pages that nobody has locked takes them out of the working set.
 void drop_file_pages(const uint8_t* data, uint64_t bytes) { VirtualUnlock(const_cast<uint8_t*>(data), bytes); }
+
+void populate_file_pages(const uint8_t* data, uint64_t bytes) {
+  WIN32_MEMORY_RANGE_ENTRY range{const_cast<uint8_t*>(data), bytes};
+  PrefetchVirtualMemory(GetCurrentProcess(), 1, &range, 0);
+}
+
+const char* objection_to_file(const char* path) { return objection_to(path, false, "is not a file"); }
+const char* objection_to_folder(const char* path) { return objection_to(path, true, "is not a folder"); }
+
+Draft open_draft(const char* path, uint64_t bytes) {
+  const Draft draft = lock_draft(wide(path).c_str(), CREATE_ALWAYS);
+  if (draft.file == -1) return draft;
+  const HANDLE file = reinterpret_cast<HANDLE>(draft.file);
+  LARGE_INTEGER size;
+  size.QuadPart = static_cast<LONGLONG>(bytes);
+  if (SetFilePointerEx(file, size, nullptr, FILE_BEGIN) && SetEndOfFile(file)) return draft;
+  const int error = last_error();
+  remove_and_close(file);
+  return {-1, error};
+}
+
+int write_draft(intptr_t file, uint64_t offset, const uint8_t* data, uint64_t bytes) {
+  constexpr uint64_t kMost = 1u << 30;
+  while (bytes != 0) {
+    OVERLAPPED place{};
+    place.Offset = static_cast<DWORD>(offset);
+    place.OffsetHigh = static_cast<DWORD>(offset >> 32);
+    DWORD written = 0;
+    const DWORD part = static_cast<DWORD>(std::min(bytes, kMost));
+    if (!WriteFile(reinterpret_cast<HANDLE>(file), data, part, &written, &place)) return last_error();
+    if (written == 0) return ERROR_WRITE_FAULT;
+    data += written;
+    offset += written;
+    bytes -= written;
+  }
+  return 0;
+}
+
+int publish_draft(intptr_t draft, const char*, const char* target) {
+  const HANDLE file = reinterpret_cast<HANDLE>(draft);
+  const int error = FlushFileBuffers(file) ? rename_by_handle(file, wide(target)) : last_error();
+  if (error != 0) {
+    remove_and_close(file);
+    return error;
+  }
+  CloseHandle(file);
+  return 0;
+}
+
+void discard_draft(intptr_t file, const char*) { remove_and_close(reinterpret_cast<HANDLE>(file)); }
+
+void remove_dead_drafts(const char* folder, const char* suffix) {
+  const std::wstring start = wide(folder) + L"\\";
+  WIN32_FIND_DATAW entry;
+  const HANDLE search = FindFirstFileW((start + L"drover-*" + wide(suffix)).c_str(), &entry);
+  if (search == INVALID_HANDLE_VALUE) return;
+  do {
+    const Draft draft = lock_draft((start + entry.cFileName).c_str(), OPEN_EXISTING);
+    if (draft.file != -1) remove_and_close(reinterpret_cast<HANDLE>(draft.file));
+  } while (FindNextFileW(search, &entry));
+  FindClose(search);
+}
 
 void describe_error(int error, char* text, size_t bytes) {
   const DWORD flags = FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS | FORMAT_MESSAGE_MAX_WIDTH_MASK;

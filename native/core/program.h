@@ -46,6 +46,7 @@
 #include "drover.h"
 #include "kernels/kernels.h"
 #include "pool.h"
+#include "prepared.h"
 
 namespace drover {
 
@@ -122,6 +123,7 @@ struct drover_program {
   std::vector<drover::Op> ops;
   std::vector<drover_region*> regions;
   drover::Arena activations, kv, prepared, scratch;
+  drover::PreparedFile prepared_file;  // what `prepared` would hold, where weights are kept in a file
   uint64_t arena_bytes = 0, scratch_stride = 0, mapped_bytes = 0;
   uint32_t threads = 1;
 

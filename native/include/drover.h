@@ -130,12 +130,17 @@ void drover_region_release(drover_region* region);
 typedef struct drover_load_options {
   uint32_t struct_bytes;   /* sizeof(drover_load_options) */
   uint32_t threads;        /* cap on workers of this program's steps, 0 = the pool's size */
-  uint64_t memory_budget;  /* bytes of arenas + prepared weights allowed, 0 = unlimited */
+  uint64_t memory_budget;  /* bytes of arenas + prepared weights in memory allowed, 0 = unlimited */
   uint32_t verify_weights; /* 1: read every weight; NaN or infinite values and scales are DROVER_FORMAT */
   uint32_t reserved;
   void (*progress)(void* user, uint64_t done_bytes, uint64_t total_bytes); /* from any thread; may be NULL */
   void* user;
   const int32_t* cancel; /* polled per tile; nonzero aborts the load; may be NULL */
+  /* UTF-8 path of a folder, or NULL: prepared weights are kept in memory. With a folder they are in a file there that
+   * is mapped: the first load writes it, later loads and other processes share it. Files of the folder are trusted; it
+   * must belong to this user or to the system, and not be writable by everybody (DROVER_IO). verify_weights compares
+   * the file with the weights, and writes it again where they differ. */
+  const char* prepared_cache;
 } drover_load_options;
 
 /* Verifies `bytes` (see native/core/program.h for the encoding), allocates arenas, prepares flagged weights. Blocks. */
@@ -173,6 +178,7 @@ int drover_program_profile(drover_program* program, uint64_t* out, uint64_t coun
 typedef struct drover_memory {
   uint64_t activations, kv, prepared, scratch; /* bytes that we allocated */
   uint64_t mapped;                             /* bytes of mapped files, not counted against the budget */
+  uint64_t prepared_mapped;                    /* bytes of the mapped file of prepared weights, apart from `mapped` */
 } drover_memory;
 int drover_program_memory(drover_program* program, drover_memory* out);
 /* Aborts and waits for a step in flight, then frees. NULL is allowed. */

@@ -1,9 +1,12 @@
 /** Every wrong option and argument is refused by name. */
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { GgufTensor } from '../../lib/format/gguf-writer.js'
 import { loadLanguageModel } from '../../lib/generate/model.js'
 import { checkDefaults, planGeneration } from '../../lib/generate/options.js'
-import { storiesPath, withBytesModel, withStories } from './models.js'
+import { withTinyModel } from '../model/tiny.js'
+import { randomSource } from '../support.js'
+import { storiesPath, tiny, withBytesModel, withStories } from './models.js'
 
 interface Refusal {
   code: string
@@ -169,7 +172,7 @@ test('options of loading', async () => {
     ['kvType', 'f8_e4m3', 'E_ARGUMENT'],
     ['activations', 'f16', 'E_ARGUMENT'],
     ['weights', 'q8_0', 'E_UNSUPPORTED'],
-    ['preparedCache', '/tmp', 'E_UNSUPPORTED'],
+    ['preparedCache', '', 'E_ARGUMENT'],
     ['verify', true, 'E_ARGUMENT'],
     ['signal', {}, 'E_ARGUMENT'],
     ['onProgress', 'yes', 'E_ARGUMENT'],
@@ -182,6 +185,29 @@ test('options of loading', async () => {
   }
   const aborted = await refusalOf(() => loadLanguageModel(storiesPath, { signal: AbortSignal.abort() }), 'aborted')
   assert.is(aborted.code, 'E_ABORTED')
+})
+
+test('what a tokenizer is refused for comes first, whatever becomes of the weights that load meanwhile', async () => {
+  const unhandled: unknown[] = []
+  const note = (error: unknown): void => void unhandled.push(error)
+  process.on('unhandledRejection', note)
+  for (const fill of [undefined, 255]) {
+    // Weights of all ones are NaN, which verify refuses, too.
+    const tensors = (tensor: GgufTensor): GgufTensor =>
+      fill === undefined ? tensor : { ...tensor, chunks: () => [new Uint8Array(tensor.bytes).fill(fill)] }
+    const metadata = { 'tokenizer.ggml.model': { type: 'string', value: 'other' } } as const
+    await withTinyModel(
+      randomSource(5),
+      tiny,
+      async (path) => {
+        const { code, field } = await refusalOf(() => loadLanguageModel(path, { verify: 'full' }), `${fill}`)
+        assert.equal([code, field], ['E_UNSUPPORTED', 'tokenizer.ggml.model'])
+      },
+      { metadata, tensors },
+    )
+  }
+  process.off('unhandledRejection', note)
+  assert.equal(unhandled, [])
 })
 
 test('logits of all rows are refused by their size, before they are allocated', () =>

@@ -27,11 +27,14 @@ const decodeIeee = (code: number, exponentBits: number, mantissaBits: number): n
   return sign * (1 + mantissa / (1 << mantissaBits)) * 2 ** (exponent - bias)
 }
 
-/** All 65,536 half-precision numbers. */
-const halves = Float32Array.from({ length: 65536 }, (_, code) => decodeIeee(code, 5, 10))
+/** All 65,536 half-precision numbers, once one is asked for: whoever loads a model seldom does. */
+let halves: Float32Array | undefined
 
 /** f32 of a half-precision bit pattern. */
-export const halfToFloat = (code: number): number => halves[code & 0xffff]!
+export const halfToFloat = (code: number): number => {
+  halves ??= Float32Array.from({ length: 65536 }, (_, number) => decodeIeee(number, 5, 10))
+  return halves[code & 0xffff]!
+}
 
 /** f32 of a bfloat16 bit pattern. */
 export const bfloatToFloat = (code: number): number => floatFromBits((code << 16) >>> 0)
