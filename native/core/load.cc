@@ -48,11 +48,13 @@ void prepare_portion(Preparation& job, const Portion& portion) {
   }
   uint8_t* out = p.prepared.data() + job.offsets[portion.weight];
   if ((w.flags & kPrepare) != 0) {
-    prepare_panels(w.dtype, w.file, w.rows, w.cols, portion.begin, portion.end, out);
+    prepare_panels(w.dtype, w.file, w.rows, w.cols, portion.begin, portion.end, out, w.scales);
     drop_pages(*p.regions[w.region], w.offset + first_row * row, (last_row - first_row) * row);
   } else if ((w.flags & kDecode) != 0) {
     for (uint32_t r = first_row; r < last_row; r++) {
-      decode_row(w.dtype, w.file + r * row, w.cols, reinterpret_cast<float*>(out) + uint64_t{r} * w.cols);
+      float* to = reinterpret_cast<float*>(out) + uint64_t{r} * w.cols;
+      decode_row(w.dtype, w.file + r * row, w.cols, to);
+      scale_values(w.scales, r, w.cols, 0, w.cols, to);
     }
   }
   const uint64_t bytes = (last_row - first_row) * row;

@@ -3,6 +3,8 @@
 #include "panels.h"
 #include "prepare.h"
 
+#define DROVER_LAMBDA __attribute__((always_inline))
+
 namespace drover {
 namespace {
 
@@ -117,10 +119,10 @@ inline constexpr uint32_t kRowChunk = 192;    // rows whose sums are kept in scr
 inline constexpr uint32_t kPanelChunk = 4;    // panels per pass over the rows
 
 // Runs the tile over rows and panels in passes of kPanelChunk panels. `chunk(panel, panels, k, depth)` gives the panels
-// of one chunk of depth as Load's elements (panels w_stride apart).
-template <typename Load, typename Chunk>
+// of one chunk of depth as Load's elements (panels w_stride apart); `done(row, panel, sum)` takes the results.
+template <typename Load, typename Chunk, typename Done>
 DROVER_INLINE void float_gemm(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin,
-                              uint32_t panel_end, uint32_t depth_chunk, float* acc, Chunk chunk) {
+                              uint32_t panel_end, uint32_t depth_chunk, float* acc, Chunk chunk, Done done) {
   const uint64_t x_stride = args.x_stride_bytes / sizeof(float);
   for (uint32_t row = row_begin; row < row_end; row += kRowChunk) {
     const uint32_t rows = row_end - row < kRowChunk ? row_end - row : kRowChunk;
@@ -135,8 +137,7 @@ DROVER_INLINE void float_gemm(const GemmArgs& args, uint32_t row_begin, uint32_t
         float_panels<Load>(x, x_stride, rows, w, w_stride, panels, depth, acc, kPanelChunk * 16);
       }
       for (uint32_t r = 0; r < rows; r++) {
-        for (uint32_t p = 0; p < panels; p++)
-          finish(args, row + r, panel + p, f_load(acc + (r * kPanelChunk + p) * 16));
+        for (uint32_t p = 0; p < panels; p++) done(row + r, panel + p, f_load(acc + (r * kPanelChunk + p) * 16));
       }
     }
   }
@@ -146,33 +147,46 @@ DROVER_INLINE void float_gemm(const GemmArgs& args, uint32_t row_begin, uint32_t
 inline constexpr uint64_t kChunkFloats = uint64_t{kPanelChunk} * kDepthChunk * 16;
 static_assert((kRowChunk * kPanelChunk * 16 + kChunkFloats + 16 * kDepthChunk) * 4 <= kGemmScratchBytes);
 
-template <typename Load>
-void gemm_float(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin, uint32_t panel_end,
-                void* scratch) {
+// `w`: the first panel's elements, and how many lie between panels.
+template <typename Load, typename Done>
+DROVER_INLINE void float_panels_gemm(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin,
+                                     uint32_t panel_end, const typename Load::Element* w, uint64_t panel_stride,
+                                     void* scratch, Done done) {
   float* acc = static_cast<float*>(scratch);
-  const typename Load::Element* w = reinterpret_cast<const typename Load::Element*>(args.w);
-  const uint64_t panel_stride = panel_bytes(sizeof(*w) == 4 ? DType::f32 : DType::f16, args.depth) / sizeof(*w);
   if (sizeof(*w) == 4 || row_end - row_begin <= kFloatRows) {
     // Few rows: convert in registers; one row runs the whole depth in one pass.
     const uint32_t depth_chunk = row_end - row_begin == 1 ? args.depth : kDepthChunk;
-    float_gemm<Load>(args, row_begin, row_end, panel_begin, panel_end, depth_chunk, acc,
-                     [&](uint32_t panel, uint32_t, uint32_t k, uint32_t, uint64_t* stride) {
-                       *stride = panel_stride;
-                       return w + panel * panel_stride + uint64_t{k} * 16;
-                     });
+    float_gemm<Load>(
+        args, row_begin, row_end, panel_begin, panel_end, depth_chunk, acc,
+        [&](uint32_t panel, uint32_t, uint32_t k, uint32_t, uint64_t* stride) {
+          *stride = panel_stride;
+          return w + panel * panel_stride + uint64_t{k} * 16;
+        },
+        done);
     return;
   }
   float* wide = acc + kRowChunk * kPanelChunk * 16;
-  float_gemm<LoadF32>(args, row_begin, row_end, panel_begin, panel_end, kDepthChunk, acc,
-                      [&](uint32_t panel, uint32_t panels, uint32_t k, uint32_t depth, uint64_t* stride) {
-                        for (uint32_t p = 0; p < panels; p++) {
-                          const typename Load::Element* from = w + (panel + p) * panel_stride + uint64_t{k} * 16;
-                          float* to = wide + p * kDepthChunk * 16;
-                          for (uint32_t i = 0; i < depth; i++) f_store(to + i * 16, Load::load(from + i * 16));
-                        }
-                        *stride = kDepthChunk * 16;
-                        return static_cast<const float*>(wide);
-                      });
+  float_gemm<LoadF32>(
+      args, row_begin, row_end, panel_begin, panel_end, kDepthChunk, acc,
+      [&](uint32_t panel, uint32_t panels, uint32_t k, uint32_t depth, uint64_t* stride) {
+        for (uint32_t p = 0; p < panels; p++) {
+          const typename Load::Element* from = w + (panel + p) * panel_stride + uint64_t{k} * 16;
+          float* to = wide + p * kDepthChunk * 16;
+          for (uint32_t i = 0; i < depth; i++) f_store(to + i * 16, Load::load(from + i * 16));
+        }
+        *stride = kDepthChunk * 16;
+        return static_cast<const float*>(wide);
+      },
+      done);
+}
+template <typename Load>
+void gemm_float(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin, uint32_t panel_end,
+                void* scratch) {
+  const typename Load::Element* w = reinterpret_cast<const typename Load::Element*>(args.w);
+  const uint64_t stride = panel_bytes(sizeof(*w) == 4 ? DType::f32 : DType::f16, args.depth) / sizeof(*w);
+  float_panels_gemm<Load>(args, row_begin, row_end, panel_begin, panel_end, w, stride, scratch,
+                          [&](uint32_t row, uint32_t panel, F32x16 sum)
+                              DROVER_LAMBDA { finish(args, row, panel, sum); });
 }
 
 // GEMM on the file's own rows of any dtype: 16 rows are decoded to f32 and transposed to a panel, chunk by chunk.
@@ -189,6 +203,7 @@ void gemm_decoded(DType type, const GemmArgs& args, uint32_t row_begin, uint32_t
         float* row = decoded + c * kDepthChunk;
         if (column + c < args.cols) {
           decode_row(type, args.w + (column + c) * stride_bytes + row_bytes(type, k), depth, row);
+          scale_values(args.scales, column + c, args.depth, k, depth, row);
         } else {
           for (uint32_t i = 0; i < depth; i++) row[i] = 0;
         }
@@ -200,7 +215,8 @@ void gemm_decoded(DType type, const GemmArgs& args, uint32_t row_begin, uint32_t
     *stride = kDepthChunk * 16;
     return static_cast<const float*>(wide);
   };
-  float_gemm<LoadF32>(args, row_begin, row_end, panel_begin, panel_end, kDepthChunk, acc, chunk);
+  float_gemm<LoadF32>(args, row_begin, row_end, panel_begin, panel_end, kDepthChunk, acc, chunk,
+                      [&](uint32_t row, uint32_t panel, F32x16 sum) DROVER_LAMBDA { finish(args, row, panel, sum); });
 }
 template <DType kType>
 void gemm_decode(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin, uint32_t panel_end,

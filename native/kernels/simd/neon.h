@@ -97,6 +97,17 @@ DROVER_INLINE F32x16 f_load_bfloat(const uint16_t* p) {
   for (int i = 0; i < 4; i++) r.v[i] = vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + i * 4), 16));
   return r;
 }
+DROVER_INLINE uint16x8_t halves_of_e4m3(uint8x8_t codes) {
+  const uint16x8_t magnitude = vandq_u16(vshll_n_u8(codes, 7), vdupq_n_u16(0x3f80));
+  return vorrq_u16(magnitude, vandq_u16(vshll_n_u8(codes, 8), vdupq_n_u16(0x8000)));
+}
+DROVER_INLINE F32x16 f_load_e4m3(const uint8_t* p) {
+  const uint8x16_t codes = vld1q_u8(p);
+  const float16x8_t low = vreinterpretq_f16_u16(halves_of_e4m3(vget_low_u8(codes)));
+  const float16x8_t high = vreinterpretq_f16_u16(halves_of_e4m3(vget_high_u8(codes)));
+  return {{vcvt_f32_f16(vget_low_f16(low)), vcvt_high_f32_f16(low), vcvt_f32_f16(vget_low_f16(high)),
+           vcvt_high_f32_f16(high)}};
+}
 DROVER_INLINE F32x16 f_load_i8(const int8_t* p) {
   const int8x16_t codes = vld1q_s8(p);
   const int16x8_t low = vmovl_s8(vget_low_s8(codes)), high = vmovl_high_s8(codes);

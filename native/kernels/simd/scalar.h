@@ -60,6 +60,13 @@ DROVER_INLINE F32x16 f_load_bfloat(const uint16_t* p) {
   for (int i = 0; i < 16; i++) r.lane[i] = bfloat_to_float(p[i]);
   return r;
 }
+// e4m3 codes as their values times 2^-8, exact; NaN codes become some number.
+DROVER_INLINE F32x16 f_load_e4m3(const uint8_t* p) {
+  F32x16 r;
+  for (int i = 0; i < 16; i++)
+    r.lane[i] = half_to_float(static_cast<uint16_t>((p[i] & 0x80) << 8 | (p[i] & 0x7f) << 7));
+  return r;
+}
 DROVER_INLINE F32x16 f_load_i8(const int8_t* p) {
   F32x16 r;
   for (int i = 0; i < 16; i++) r.lane[i] = static_cast<float>(p[i]);
