@@ -32,6 +32,7 @@ import {
 import { PenaltyWindow } from './penalties.js'
 import { Scheduler, type Sequence } from './scheduler.js'
 import { GeneratedText, textOfToken } from './text.js'
+import { convertWeights, type WeightType, weightTypes } from './weights.js'
 
 /** Options of {@link loadLanguageModel}. Unknown ones are refused. */
 export interface LanguageModelOptions {
@@ -45,6 +46,11 @@ export interface LanguageModelOptions {
   kvType?: 'f32' | 'f16' | 'q8_0'
   /** 'auto': quantised weights multiply 8-bit activations; 'f32': activations are never quantised. */
   activations?: 'auto' | 'f32'
+  /**
+   * Default 'stored': as the files hold them. Any other type: converted while loading, through a temporary file; int8, fp8
+   * and int4 need a folder in Hugging Face layout.
+   */
+  weights?: 'stored' | WeightType
   /** 'full' reads every weight and refuses NaN and infinite ones. */
   verify?: 'header' | 'full'
   /** Sequences in flight at once; more wait. Default 8. */
@@ -92,7 +98,7 @@ const optionNames = [
 const checkedOptions = (input: LanguageModelOptions | undefined): LanguageModelOptions => {
   const options = checkOptions('options', input, optionNames) as LanguageModelOptions & Record<string, unknown>
   const later: [string, readonly unknown[]][] = [
-    ['weights', ['stored']],
+    ['weights', ['stored', ...weightTypes]],
     ['preparedCache', []],
     ['kvType', ['f32', 'f16', 'q8_0']],
     ['activations', ['auto', 'f32']],
@@ -100,7 +106,7 @@ const checkedOptions = (input: LanguageModelOptions | undefined): LanguageModelO
   for (const [name, built] of later) {
     const value = options[name]
     if (value === undefined || built.includes(value)) continue
-    const named = ['bf16', 'fp8'].includes(value as string) || name === 'weights' || name === 'preparedCache'
+    const named = (name !== 'weights' && ['bf16', 'fp8'].includes(value as string)) || name === 'preparedCache'
     throw new DroverError(
       named ? 'E_UNSUPPORTED' : 'E_ARGUMENT',
       `options.${name} does not take this value${named ? ' yet' : ''}`,
@@ -204,7 +210,25 @@ export const loadLanguageModel = async (path: string, input?: LanguageModelOptio
   const options = checkedOptions(input)
   const { signal, onProgress } = options
   throwIfAborted(signal, 'loading')
-  const opened = await openModel(path, { signal })
+  const found = await openModel(path, { signal })
+  const { weights = 'stored', threads } = options
+  if (weights === 'stored') return loadOpened(found, options)
+  const { opened, release } = await convertWeights(found, weights, {
+    ...(threads === undefined ? {} : { threads }),
+    ...(signal === undefined ? {} : { signal }),
+    ...(onProgress === undefined ? {} : { onProgress: (done: number) => onProgress(done / 2, 'converting weights') }),
+  })
+  try {
+    const rest = onProgress && { onProgress: (done: number, what: string) => onProgress((1 + done) / 2, what) }
+    return await loadOpened(opened, { ...options, ...rest })
+  } finally {
+    await release()
+  }
+}
+
+const loadOpened = async (opened: OpenedModel, options: LanguageModelOptions): Promise<LanguageModel> => {
+  const { signal, onProgress } = options
+  const { path } = opened
   const tokenizer = opened.gguf === undefined ? await loadTokenizer(path) : tokenizerFromGguf(opened.gguf)
   const defaults = defaultsOf(opened)
   const template = await chatTemplateOf(opened)

@@ -156,7 +156,10 @@ test('wrong arguments, and an interrupt that leaves nothing behind', async () =>
     await refused(['quantize', storiesPath, path, '-t', 'q9'], /^drover: E_ARGUMENT: there is no such type.*q4_k_m/)
     await refused(['quantize', storiesPath, path, '-t', 'q8_0', '--keep-output', 'q9'], /options\.output; found: q9/)
     await refused(['quantize', storiesPath, storiesPath, '-t', 'q8_0'], /would replace its own source/)
-    await refused(['quantize', storiesPath, join(folder, 'x.bin'), '-t', 'q8_0'], /^drover: E_UNSUPPORTED: only GGUF/)
+    await refused(
+      ['quantize', storiesPath, join(folder, 'x.bin'), '-t', 'q8_0'],
+      /^drover: E_UNSUPPORTED: a folder is not/,
+    )
     await refused(['quantize', folder, path, '-t', 'q8_0'], /^drover: E_IO: .*config\.json/)
     await refused(['quantize', join(folder, 'none'), path, '-t', 'q8_0'], /^drover: E_IO: /)
     await refused(
