@@ -26,10 +26,13 @@ const peakOf = (values: Float32Array, from: number, to: number): number => {
   let peak = 0
   for (let i = from; i < to; i++) {
     const magnitude = Math.abs(values[i] as number)
-    if (!(magnitude <= peak)) peak = magnitude // NaN stays
+    if (magnitude <= peak) continue
+    if (!Number.isFinite(magnitude)) {
+      throw new DroverError('E_RANGE', 'a weight is not finite', { found: i, expected: 'finite numbers' })
+    }
+    peak = magnitude
   }
-  if (Number.isFinite(peak)) return peak
-  throw new DroverError('E_RANGE', 'a weight is not finite', { found: from, expected: 'finite numbers' })
+  return peak
 }
 
 const bytesOf = (values: Float32Array | Uint16Array | Int8Array): Uint8Array<ArrayBuffer> =>
@@ -102,7 +105,7 @@ const int4Rows = (values: Float32Array, rows: number, cols: number, group: numbe
   return { codes, scales: bytesOf(scales) }
 }
 
-/** Throws E_RANGE, with the index of a group's first element as `found`, when a value is not finite. */
+/** Throws E_RANGE, with the index of an element as `found`, when it is not finite. */
 export const scaledRows = (
   format: ScaledFormat,
   values: Float32Array,

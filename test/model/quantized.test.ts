@@ -1,5 +1,5 @@
 /** Folders that hold int8, fp8 and int4 weights: what they predict, bit for bit, and what is refused. */
-import { cpSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -138,6 +138,75 @@ test('plain floats: the same bits where they hold the same numbers', async () =>
       withRunner(from, 2, (runner) => runner.forward(tokensOf(runner)))
     assert.ok(sameBits(await logits(path), await logits(fixture(model))))
     assert.is(JSON.parse(readFileSync(join(path, 'config.json'), 'utf8')).torch_dtype, 'float32')
+  })
+})
+
+test('fp8 by compressed-tensors: the same tensors, and no bound on activations', async () => {
+  await withFolder(async (folder) => {
+    const path = join(folder, 'fp8')
+    await quantizeModel(fixture(model), path, { type: 'fp8' })
+    const logits = (): Promise<Float32Array> => withRunner(path, 2, (runner) => runner.forward(tokensOf(runner)))
+    const right = await logits()
+    const file = join(path, 'config.json')
+    const config = JSON.parse(readFileSync(file, 'utf8'))
+    const bounded = async (bound: number): Promise<Float32Array> => {
+      writeFileSync(
+        file,
+        JSON.stringify({
+          ...config,
+          quantization_config: { ...config.quantization_config, activation_scale_ub: bound },
+        }),
+      )
+      return logits()
+    }
+    assert.is(config.quantization_config.activation_scale_ub, 1200)
+    assert.not.ok(sameBits(await bounded(0.5), right), 'a bound that cuts')
+    const rounding = { num_bits: 8, type: 'float', symmetric: true }
+    const group = {
+      targets: ['Linear'],
+      weights: { ...rounding, strategy: 'channel', dynamic: false },
+      input_activations: { ...rounding, strategy: 'token', dynamic: true },
+    }
+    const quantization = {
+      quant_method: 'compressed-tensors',
+      format: 'float-quantized',
+      config_groups: { group_0: group },
+      ignore: ['lm_head'],
+    }
+    writeFileSync(file, JSON.stringify({ ...config, quantization_config: quantization }))
+    assert.ok(sameBits(await logits(), right)) // no activation reaches 1200
+  })
+})
+
+/** A folder again, with the first number of an f32 tensor replaced by NaN. */
+const spoil = async (path: string, name: string): Promise<void> => {
+  const { tensors, files } = await readSafetensors(path)
+  const info = tensors.get(name)
+  assert.is(info?.dtype, 'f32')
+  const file = files[info?.file ?? 0]?.path as string
+  const bytes = readFileSync(file)
+  bytes.writeFloatLE(Number.NaN, info?.offset)
+  writeFileSync(file, bytes)
+}
+
+test('numbers that are not finite are found', async () => {
+  await withFolder(async (folder) => {
+    const [source, int8] = [join(folder, 'source'), join(folder, 'int8')]
+    cpSync(fixture('llama31-rope8-like'), source, { recursive: true })
+    await quantizeModel(source, int8, { type: 'int8' })
+    await spoil(int8, 'model.layers.1.mlp.up_proj.weight_scale')
+    const failed = (promise: Promise<unknown>, code: string): Promise<void> =>
+      promise.then(
+        () => assert.unreachable(),
+        (error: unknown) => assert.is((error as DroverError).code, code, String(error)),
+      )
+    await failed(loadLanguageModel(int8, { verify: 'full' }), 'E_FORMAT')
+    await spoil(source, 'model.layers.0.self_attn.q_proj.weight')
+    for (const type of ['int8', 'int4']) {
+      await failed(quantizeModel(source, join(folder, 'other'), { type }), 'E_RANGE')
+      await failed(quantizeModel(source, int8, { type }), 'E_ARGUMENT') // which is there
+    }
+    assert.equal(readdirSync(folder).sort(), ['int8', 'source'])
   })
 })
 
