@@ -63,10 +63,13 @@ const compressedTensors = (record: ConfigRecord): WeightScheme => {
   expectEntry(record, '', 'format', Object.keys(formats))
   const format = formats[name as keyof typeof formats]
   expectEntry(record, '', 'kv_cache_scheme', [undefined])
-  const status = record.get('quantization_status')
-  if (status !== undefined) expectEntry(record, '', 'quantization_status', ['compressed'])
+  expectEntry(record, '', 'quantization_status', ['compressed', 'frozen', undefined])
   const sparsity = record.record('sparsity_config')
   if (sparsity?.has('format')) expectEntry(sparsity, 'sparsity_config.', 'format', ['dense'])
+  const transforms = record.record('transform_config')?.record('config_groups')
+  if (transforms !== undefined && transforms.values.size > 0) {
+    throw unsupported(record.file, 'quantization_config.transform_config', 'rotations', 'none')
+  }
   const groups = record.record('config_groups')
   const names = [...(groups?.values.keys() ?? [])]
   if (groups === undefined || names.length !== 1) {

@@ -153,14 +153,7 @@ test('a folder becomes a folder', async () => {
   await withFolder(async (folder) => {
     const source = fixture('llama31-rope8-like')
     const path = join(folder, 'int8')
-    const { formats } = await outputJson<{ formats: Record<string, number> }>([
-      'quantize',
-      source,
-      path,
-      '-t',
-      'int8',
-      '--json',
-    ])
+    const { formats } = await outputJson<{ formats: Record<string, number> }>(['quantize', source, path, '-t', 'int8'])
     assert.ok((formats['int8'] ?? 0) > 0)
     assert.ok(readdirSync(path).includes('tokenizer.json'))
     await refused(['quantize', source, path, '-t', 'int8'], /^drover: E_ARGUMENT: the output exists/)

@@ -161,13 +161,27 @@ test('fp8 by compressed-tensors: the same tensors, and no bound on activations',
     }
     assert.is(config.quantization_config.activation_scale_ub, 1200)
     assert.not.ok(sameBits(await bounded(0.5), right), 'a bound that cuts')
-    const rounding = { num_bits: 8, type: 'float', symmetric: true }
+    // As published models have it, entries that say nothing included.
+    const rounding = { num_bits: 8, type: 'float', symmetric: true, group_size: null, block_structure: null }
     const group = {
       targets: ['Linear'],
-      weights: { ...rounding, strategy: 'channel', dynamic: false },
-      input_activations: { ...rounding, strategy: 'token', dynamic: true },
+      output_activations: null,
+      weights: {
+        ...rounding,
+        strategy: 'channel',
+        dynamic: false,
+        observer: 'minmax',
+        observer_kwargs: {},
+        actorder: null,
+      },
+      input_activations: { ...rounding, strategy: 'token', dynamic: true, observer: null, actorder: null },
     }
     const quantization = {
+      quantization_status: 'frozen',
+      kv_cache_scheme: null,
+      sparsity_config: {},
+      transform_config: {},
+      global_compression_ratio: 1.2,
       quant_method: 'compressed-tensors',
       format: 'float-quantized',
       config_groups: { group_0: group },
@@ -237,6 +251,7 @@ interface Quantization {
   quant_method: string
   format: string
   kv_cache_scheme?: unknown
+  transform_config?: unknown
   config_groups: { group_0?: { weights: Record<string, unknown>; input_activations: unknown } }
 }
 
@@ -277,6 +292,9 @@ test('configs and tensors that say something else are refused by name', async ()
     })
     await refused('E_UNSUPPORTED', 'quantization_config.config_groups', (q) => (q.config_groups = {}))
     await refused('E_UNSUPPORTED', 'quantization_config.kv_cache_scheme', (q) => (q.kv_cache_scheme = { num_bits: 8 }))
+    await refused('E_UNSUPPORTED', 'quantization_config.transform_config', (q) => {
+      q.transform_config = { config_groups: { u: {} } }
+    })
     await refused('E_FORMAT', 'quantization_config.activation_scale_ub', (q) => (q.quant_method = 'fbgemm_fp8'))
     // Groups of another size: the scales have the wrong shape.
     const scale = 'model.layers.0.mlp.gate_proj.weight_scale'
