@@ -225,10 +225,17 @@ void clear(DType dtype, Column& column) {
   if (dtype == DType::q8_0) std::memset(column.codes, 0x80, sizeof column.codes);
 }
 
-// 16 bytes, and the interleaving of one half of two of them by units of 2 or 4 bytes.
+// 16 bytes, and the interleaving of one half of two of them by units of 1, 2 or 4 bytes.
 typedef uint16_t Lanes __attribute__((vector_size(16)));
+typedef uint8_t ByteLanes __attribute__((vector_size(16)));
 template <uint32_t kUnit, bool kHigh>
 Lanes interleave(Lanes a, Lanes b) {
+  if constexpr (kUnit == 1) {
+    const ByteLanes x = reinterpret_cast<ByteLanes>(a), y = reinterpret_cast<ByteLanes>(b);
+    constexpr int k = kHigh ? 8 : 0;
+    return reinterpret_cast<Lanes>(__builtin_shufflevector(x, y, k, k + 16, k + 1, k + 17, k + 2, k + 18, k + 3, k + 19,
+                                                           k + 4, k + 20, k + 5, k + 21, k + 6, k + 22, k + 7, k + 23));
+  }
   if constexpr (kUnit == 2 && !kHigh) return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
   if constexpr (kUnit == 2 && kHigh) return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
   if constexpr (kUnit == 4 && !kHigh) return __builtin_shufflevector(a, b, 0, 1, 8, 9, 2, 3, 10, 11);
@@ -312,15 +319,14 @@ void pack_i8(const uint8_t* source, uint32_t columns, uint32_t depth, uint8_t* l
 }
 // One panel of f8_e4m3; marks: 1, or NaN for columns that hold one.
 void pack_f8(const uint8_t* source, uint32_t columns, uint32_t depth, float* marks, uint8_t* out) {
-  std::memset(out, 0, round_up(depth * uint64_t{kCols}, 64));
   for (uint32_t c = 0; c < kCols; c++) marks[c] = 1;
   for (uint32_t c = 0; c < columns; c++) {
-    for (uint32_t k = 0; k < depth; k++) {
-      const uint8_t code = source[uint64_t{c} * depth + k];
-      out[uint64_t{k} * kCols + c] = code;
-      if ((code & 0x7f) == 0x7f) marks[c] = __builtin_nanf("");
-    }
+    const uint8_t* row = source + uint64_t{c} * depth;
+    bool bad = false;
+    for (uint32_t k = 0; k < depth; k++) bad |= (row[k] & 0x7f) == 0x7f;
+    if (bad) marks[c] = __builtin_nanf("");
   }
+  pack_float<uint8_t>(source, columns, depth, depth, out);
 }
 void pack_row_scaled(DType dtype, const uint8_t* source, uint32_t columns, uint32_t depth, const Scales& scales,
                      uint32_t first_row, uint8_t* out) {
