@@ -1,7 +1,7 @@
 /** Linear layers [rows, 4096] x [4096, 4096]: quantisation of the activations inside the time, weights from memory. */
 import { cpuDevice } from '../lib/device/cpu.js'
 import { plainStep } from '../lib/kernels/eager.js'
-import { weightDTypes } from '../lib/kernels/operands.js'
+import { type WeightDType, weightDTypes } from '../lib/kernels/operands.js'
 import { ProgramBuilder, type WeightSource } from '../lib/program/builder.js'
 import { rowBytes } from '../lib/tensor.js'
 import { beyondCaches, type Case, suite, threads } from './harness.js'
@@ -10,6 +10,8 @@ const size = 4096
 /** Formats that have kernels of their own. */
 const types = weightDTypes.filter((type) => cpuDevice.layout.gemmActivations(type) !== undefined)
 const rowCounts = [1, 8, 32, 512]
+/** Of formats whose scales lie beside the weight: scales of a row. */
+const scaleGroups: Partial<Record<WeightDType, number>> = { i8: 1, f8_e4m3: 1, i4: size / 32 }
 
 /** Bytes whose scales are small finite numbers in every format: both bytes of any half are 0x20 to 0x2f. */
 const weightBytes = (length: number): Uint8Array => {
@@ -26,7 +28,9 @@ const main = async (): Promise<void> => {
   for (const type of types) {
     const bytes = rowBytes(type, size) * size
     const copies = Math.ceil(beyondCaches / bytes)
-    const arithmetic = cpuDevice.layout.gemmActivations(type) === 'f32' ? 'f32' : 'int8'
+    const arithmetic = cpuDevice.layout.gemmActivations(type)?.startsWith('a8') ? 'int8' : 'f32'
+    const groups = scaleGroups[type]
+    const scales: WeightSource = { name: 'scales', dtype: 'f32', rows: size, cols: groups ?? 1, region: 1, offset: 0 }
     const builder = new ProgramBuilder(cpuDevice.layout, {
       maxRows: Math.max(...rowCounts),
       maxOutputs: Math.max(...rowCounts),
@@ -39,12 +43,21 @@ const main = async (): Promise<void> => {
     for (let i = 0; i < copies; i++) {
       // Each copy begins one row later: other bytes, so a weight of its own.
       const offset = i * rowBytes(type, size)
-      const weight: WeightSource = { name: `weight${i}`, dtype: type, rows: size, cols: size, region: 0, offset }
+      const weight: WeightSource = {
+        name: `weight${i}`,
+        dtype: type,
+        rows: size,
+        cols: size,
+        region: 0,
+        offset,
+        ...(groups === undefined ? {} : { scales }),
+      }
       builder.linear(`gemm${i}`, x, weight)
     }
     const program = builder.finish()
     const data = weightBytes(bytes + copies * rowBytes(type, size))
-    const loaded = cpuDevice.loadSync(program, [{ data }], threads === 0 ? {} : { threads })
+    const ones = new Uint8Array(new Float32Array(size * (groups ?? 1)).fill(1).buffer)
+    const loaded = cpuDevice.loadSync(program, [{ data }, { data: ones }], threads === 0 ? {} : { threads })
     const input = Float32Array.from({ length: Math.max(...rowCounts) * size }, (_, i) => Math.sin(i * 0.37))
     loaded.write(program.outputs.get('x') as number, 0, input)
     const first = program.ops.findIndex(({ op }) => op === 'gemm')

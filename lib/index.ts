@@ -11,6 +11,7 @@ export {
   loadLanguageModel,
 } from './generate/model.js'
 export type { GenerateOptions } from './generate/options.js'
+export type { WeightType } from './generate/weights.js'
 export type { ChatMessage, ChatOptions } from './text/chat.js'
 export { loadTokenizer } from './text/load.js'
 export type { EncodeOptions, Tokenizer } from './text/tokenizer.js'

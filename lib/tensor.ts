@@ -50,6 +50,7 @@ const table = {
   tq1_0: [256, 54],
   tq2_0: [256, 66],
   mxfp4: [32, 17],
+  i4: [32, 16],
 } as const satisfies Record<string, readonly [number, number]>
 
 export type DTypeName = keyof typeof table

@@ -33,6 +33,14 @@ export const huggingFaceSource = async (path: string, options: ReadOptions): Pro
     })
   }
   const config = huggingFaceConfig(folder.config)
+  if (config.quantization !== undefined) {
+    throw new DroverError('E_UNSUPPORTED', 'weights that are quantised themselves are not converted', {
+      file: folder.config.file,
+      field: 'quantization_config',
+      found: config.quantization,
+      expected: 'weights as plain numbers',
+    })
+  }
   llamaFromHuggingFace(config) // refuses variants that would be converted into something else
   const weights = await readSafetensors(path, options)
   const tokenizer = await tokenizerEntries(diskFolder(path), config.vocabularySize)

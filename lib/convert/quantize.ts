@@ -4,20 +4,25 @@
  */
 import { realpath, stat } from 'node:fs/promises'
 import { checkBoolean, checkFunction, checkInteger, checkOptions, checkSignal, checkString } from '../check.js'
-import { quantizeRowsAsync, type WritableDType, writableDTypes } from '../device/quantize.js'
-import { DroverError, throwIfAborted } from '../errors.js'
-import { type FileEntry, openFile } from '../format/file.js'
+import { type WritableDType, writableDTypes } from '../device/quantize.js'
+import { DroverError } from '../errors.js'
+import type { FileEntry } from '../format/file.js'
 import { readGguf } from '../format/gguf.js'
 import { type GgufEntry, type GgufTensor, writeGguf } from '../format/gguf-writer.js'
 import { type ImportanceMatrix, readImportance } from '../format/imatrix.js'
-import { type DTypeName, dtypes, elementCount, rowBytes } from '../tensor.js'
+import { type DTypeName, dtypes, elementCount } from '../tensor.js'
+import { folderFormats, quantizeFolder } from './folder.js'
 import { huggingFaceSource } from './hugging-face.js'
 import { fitting, formatOf, type Mix, type ModelFacts, mixOf } from './mixes.js'
-import { ggufSource, type Source, type SourceTensor } from './source.js'
+import { convertRows, type Planned } from './rows.js'
+import { ggufSource, type Source } from './source.js'
 
 /** Options of {@link quantizeModel}. */
 export interface QuantizeModelOptions {
-  /** A format or a mix: q8_0, q6_k, q5_k_m, q4_k_m, q4_k_s, q3_k_m, q2_k, iq4_xs, f16, … */
+  /**
+   * A format or a mix: q8_0, q6_k, q5_k_m, q4_k_m, q4_k_s, q3_k_m, q2_k, iq4_xs, f16, …; for a folder int8, fp8, int4,
+   * f32, f16 or bf16.
+   */
   type: string
   /** A file with an importance matrix, of either form that llama.cpp writes. */
   importance?: string
@@ -42,15 +47,7 @@ export interface QuantizeModelReport {
   readonly notes: readonly string[]
 }
 
-/** Bytes of a chunk, as f32: large enough for all threads, small enough to forget. */
-const chunkBytes = 8 << 20
 const mostCols = 2 ** 24
-
-interface Planned {
-  readonly tensor: SourceTensor
-  readonly to: DTypeName
-  readonly importance: Float32Array | undefined
-}
 
 const floats: readonly DTypeName[] = ['f32', 'f16', 'bf16', 'f64']
 
@@ -113,67 +110,6 @@ const formatNamed = (field: string, name: string): WritableDType => {
   })
 }
 
-/** Rows of whole heads in the order of GGUF: elements that rotate together stand side by side. */
-const interleaved = (chunk: Uint8Array, row: number, headRows: number): Uint8Array => {
-  const out = new Uint8Array(chunk.length)
-  for (let to = 0; to < chunk.length / row; to++) {
-    const within = to % headRows
-    const from = to - within + (within >> 1) + (within & 1) * (headRows / 2)
-    out.set(chunk.subarray(from * row, (from + 1) * row), to * row)
-  }
-  return out
-}
-
-/** Rows of a tensor, converted; the next chunk is read while one is converted. */
-async function* convert(
-  { path: file }: FileEntry,
-  { tensor, to, importance }: Planned,
-  { threads, signal }: QuantizeModelOptions,
-  done: (bytes: number) => void,
-): AsyncGenerator<Uint8Array> {
-  const { info, rows, cols, headRows = 1 } = tensor
-  const source = await openFile(file)
-  try {
-    const row = rowBytes(info.dtype, cols)
-    const step = headRows * Math.max(1, Math.floor(chunkBytes / (cols * 4 * headRows)))
-    // Used again and again: garbage of this size would pile up faster than it is collected.
-    const most = Math.min(step, rows)
-    const inputs = [new Uint8Array(most * row), new Uint8Array(step < rows ? most * row : 0)] as const
-    const out = new Uint8Array(info.dtype === to ? 0 : rowBytes(to, cols) * most)
-    const read = async (first: number): Promise<Uint8Array | undefined> => {
-      if (first >= rows) return undefined
-      const into = inputs[(first / step) & 1]
-      return source.read(info.offset + first * row, Math.min(step, rows - first) * row, into)
-    }
-    let next = read(0)
-    for (let first = 0; first < rows; first += step) {
-      throwIfAborted(signal, 'quantising')
-      const stored = (await next) as Uint8Array
-      next = read(first + step)
-      next.catch(() => {}) // seen when it is awaited, unless the conversion fails first
-      const chunk = headRows > 1 ? interleaved(stored, row, headRows) : stored
-      const request = { from: info.dtype, source: chunk, to: to as WritableDType, rows: chunk.length / row, cols }
-      try {
-        yield info.dtype === to
-          ? chunk
-          : await quantizeRowsAsync({ ...request, importance, finite: true, threads, out }, signal)
-      } catch (error) {
-        if (!(error instanceof DroverError) || error.code !== 'E_RANGE') throw error
-        throw new DroverError('E_RANGE', `a weight cannot be stored as ${to}: it is not finite or too large`, {
-          file,
-          field: info.name,
-          found: `among the 256 elements from ${first * cols + Number(error.found ?? 0)} on`,
-          expected: 'finite numbers in the range of the format',
-          cause: error,
-        })
-      }
-      done(chunk.length)
-    }
-  } finally {
-    await source.close()
-  }
-}
-
 const openSource = async (path: string, signal: AbortSignal | undefined): Promise<Source> => {
   const isFolder = await stat(path).then(
     (status) => status.isDirectory(),
@@ -182,22 +118,52 @@ const openSource = async (path: string, signal: AbortSignal | undefined): Promis
   return isFolder ? huggingFaceSource(path, { signal }) : ggufSource(await readGguf(path, { signal }))
 }
 
+const sortedBySize = (formats: Readonly<Record<string, number>>): Record<string, number> =>
+  Object.fromEntries(Object.entries(formats).sort((a, b) => b[1] - a[1]))
+
+/** A folder from a folder. */
+const quantizeToFolder = async (
+  input: string,
+  output: string,
+  type: string,
+  { importance, output: head, pure, ...options }: QuantizeModelOptions,
+): Promise<QuantizeModelReport> => {
+  const refuse = (field: string, found: unknown, expected: string): DroverError =>
+    new DroverError('E_UNSUPPORTED', 'a folder is not written like this', { field, found, expected })
+  const format = folderFormats.find((name) => name === type.toLowerCase())
+  if (format === undefined) {
+    throw refuse('options.type', type, `${folderFormats.join(', ')}; other types go to a name that ends in .gguf`)
+  }
+  const isFolder = await stat(input).then(
+    (status) => status.isDirectory(),
+    () => false,
+  )
+  if (!isFolder) throw refuse('input', input, 'a folder in Hugging Face layout')
+  for (const [name, value] of Object.entries({ importance, output: head, pure })) {
+    if (value !== undefined) throw refuse(`options.${name}`, value, 'nothing: the type says it all')
+  }
+  const { sourceBytes, parameters, formats, notes } = await quantizeFolder(input, output, format, options)
+  const bytes = Object.values(formats).reduce((sum, size) => sum + size, 0)
+  return {
+    sourceBytes,
+    bytes,
+    parameters,
+    bitsPerWeight: (bytes * 8) / parameters,
+    formats: sortedBySize(formats),
+    notes,
+  }
+}
+
 const checkOutput = async (input: string, output: string): Promise<void> => {
   const field = 'output'
-  if (!/\.gguf$/i.test(output))
-    throw new DroverError('E_UNSUPPORTED', 'only GGUF files are written', {
-      field,
-      found: output,
-      expected: 'a name that ends in .gguf',
-    })
   const same = (await realpath(input)) === (await realpath(output).catch(() => undefined))
   if (same) throw new DroverError('E_ARGUMENT', 'the output would replace its own source', { field, found: output })
 }
 
 /**
- * Writes a model (a GGUF file, the first when split, or a folder in Hugging Face layout) as one GGUF file with weights in
- * another format. The file appears under its name when it is complete. Throws E_ARGUMENT, E_UNSUPPORTED, E_FORMAT, E_RANGE (a weight that the
- * format cannot hold), E_IO, E_ABORTED.
+ * Writes a model (a GGUF file, the first when split, or a folder in Hugging Face layout) with weights in another format:
+ * as one GGUF file, or a folder as a folder where `output` does not end in .gguf. Either appears under its name when it
+ * is complete. Throws E_ARGUMENT, E_UNSUPPORTED, E_FORMAT, E_RANGE (a weight that the format cannot hold), E_IO, E_ABORTED.
  */
 export const quantizeModel = async (
   input: string,
@@ -209,13 +175,15 @@ export const quantizeModel = async (
   const names = ['type', 'importance', 'output', 'pure', 'threads', 'onProgress', 'signal']
   const checked = checkOptions('options', options, names) as unknown as QuantizeModelOptions
   const { signal, onProgress } = checked
-  const mix = mixOf(checkString('options.type', checked.type))
+  const type = checkString('options.type', checked.type)
   if (checked.output !== undefined) checkString('options.output', checked.output)
   if (checked.pure !== undefined) checkBoolean('options.pure', checked.pure)
   if (checked.threads !== undefined) checkInteger('options.threads', checked.threads, 1, 1024)
   if (signal !== undefined) checkSignal('options.signal', signal)
   if (onProgress !== undefined) checkFunction('options.onProgress', onProgress)
 
+  if (!/\.gguf$/i.test(output)) return quantizeToFolder(input, output, type, checked)
+  const mix = mixOf(type)
   const source = await openSource(input, signal)
   await checkOutput(input, output)
   const matrix =
@@ -243,7 +211,7 @@ export const quantizeModel = async (
       converted += read
       onProgress?.(converted / sourceBytes, tensor.name)
     }
-    const chunks = (): AsyncIterable<Uint8Array> => convert(source.files[file] as FileEntry, planned, checked, done)
+    const chunks = (): AsyncIterable<Uint8Array> => convertRows(source.files[file] as FileEntry, planned, checked, done)
     return { name: tensor.name, type: to, shape, bytes: count(to, elementCount(shape)), chunks }
   })
   for (const [name, values] of source.made) {
@@ -261,7 +229,7 @@ export const quantizeModel = async (
     bytes,
     parameters,
     bitsPerWeight: (bytes * 8) / parameters,
-    formats: Object.fromEntries(Object.entries(formats).sort((a, b) => b[1] - a[1])),
+    formats: sortedBySize(formats),
     notes,
   }
 }

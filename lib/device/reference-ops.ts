@@ -13,7 +13,7 @@ export interface ReferenceTensor {
   /** f32 and u32 rows, as the same bytes. */
   readonly floats: Float32Array
   readonly words: Uint32Array
-  /** Rows of 8-bit codes, and one scale per block of them. */
+  /** Rows of 8-bit codes, and one scale per block of them; f8_row has floats for codes. */
   readonly codes: Int8Array
   readonly scales: Float32Array
 }
@@ -41,7 +41,8 @@ const f = Math.fround
 const floatOf = (bits: number): number => new Float32Array(Uint32Array.of(bits).buffer)[0]!
 
 /** Elements that share a scale in an 8-bit activation dtype. */
-export const codesPerScale = (dtype: TensorSpec['dtype']): number => (dtype === 'a8_256' ? 256 : 32)
+export const codesPerScale = ({ dtype, cols }: TensorSpec): number =>
+  dtype === 'a8_32' ? 32 : dtype === 'a8_256' ? 256 : Math.max(1, cols)
 
 /** To the nearest whole number, halves to the even one. */
 const roundEven = (value: number): number => {
@@ -57,6 +58,30 @@ const quantizeBlock = (x: Float32Array): { codes: number[]; scale: number } => {
   if (peak < smallestQuantized) return { codes: new Array<number>(x.length).fill(0), scale: 0 }
   const inverse = f(127 / peak)
   return { codes: Array.from(x, (value) => roundEven(f(value * inverse))), scale: f(peak / 127) }
+}
+
+/** As a8_row: one scale for all of x. */
+const quantizeRow = (x: Float32Array): { codes: number[]; scale: number } => {
+  const peak = x.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
+  if (!Number.isFinite(peak)) return { codes: new Array<number>(x.length).fill(0), scale: Number.NaN }
+  const scale = f(Math.max(peak, f(1e-8)) / 127)
+  return { codes: Array.from(x, (value) => roundEven(f(value / scale))), scale }
+}
+
+/** The nearest e4m3 number, ties to the even one; |value| at most 448. */
+const nearestE4m3 = (value: number): number => {
+  const unit = 2 ** Math.max(Math.floor(Math.log2(Math.abs(value) || 1)) - 3, -9)
+  return roundEven(value / unit) * unit
+}
+
+/** As f8_row: values that e4m3 has, and their scale. */
+const quantizeFloats = (x: Float32Array, bound: number): { codes: number[]; scale: number } => {
+  const peak = x.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
+  if (!Number.isFinite(peak)) return { codes: new Array<number>(x.length).fill(0), scale: Number.NaN }
+  const counted = Math.min(Math.max(peak, f(1e-12)), bound)
+  const factor = f(448 / counted)
+  const cut = (value: number): number => Math.min(Math.max(value, -448), 448)
+  return { codes: Array.from(x, (value) => nearestE4m3(cut(f(value * factor)))), scale: f(counted / 448) }
 }
 
 const activate: readonly ((x: number) => number)[] = [
@@ -115,8 +140,9 @@ const logSumExp = (x: Float32Array): number => {
 /** x as numbers, whether it is f32 or 8-bit codes with scales. */
 const valueAt = ({ spec, floats, codes, scales }: ReferenceTensor, row: number, col: number): number => {
   if (spec.dtype === 'f32') return floats[row * spec.cols + col]!
-  const block = codesPerScale(spec.dtype)
-  return codes[row * spec.cols + col]! * scales[row * Math.ceil(spec.cols / block) + Math.floor(col / block)]!
+  const block = codesPerScale(spec)
+  const code = spec.dtype === 'f8_row' ? floats : codes
+  return code[row * spec.cols + col]! * scales[row * Math.ceil(spec.cols / block) + Math.floor(col / block)]!
 }
 
 const gemm: Op = (machine, [outIndex, xIndex, weightIndex, biasIndex, residualIndex, activation]) => {
@@ -140,15 +166,22 @@ const gemm: Op = (machine, [outIndex, xIndex, weightIndex, biasIndex, residualIn
   }
 }
 
-const quantize: Op = (machine, [outIndex, xIndex]) => {
+const quantize: Op = (machine, [outIndex, xIndex, bound]) => {
   const out = machine.tensors[outIndex!]!
   const x = machine.tensors[xIndex!]!
   const { cols, dtype } = out.spec
-  const block = codesPerScale(dtype)
+  const block = codesPerScale(out.spec)
+  const rounded =
+    dtype === 'a8_row'
+      ? quantizeRow
+      : dtype === 'f8_row'
+        ? (part: Float32Array) => quantizeFloats(part, floatOf(bound!))
+        : quantizeBlock
+  const kept = dtype === 'f8_row' ? out.floats : out.codes
   for (let row = 0; row < rowsOf(machine, out.spec); row++) {
     for (let from = 0, b = 0; from < cols; from += block, b++) {
-      const { codes, scale } = quantizeBlock(rowOf(x, row).subarray(from, from + block))
-      out.codes.set(codes, row * cols + from)
+      const { codes, scale } = rounded(rowOf(x, row).subarray(from, from + block))
+      kept.set(codes, row * cols + from)
       out.scales[row * Math.ceil(cols / block) + b] = scale
     }
   }

@@ -38,6 +38,16 @@ const readBytes = (source: RegionSource, offset: number, length: number): Uint8A
   return bytes
 }
 
+/** A weight as f32 [rows, cols], times its scales where it has some. */
+const weightOf = (program: Program, weight: WeightSpec, sources: readonly RegionSource[], verify: boolean) => {
+  const values = decodeWeight(weight, sources, verify)
+  const scales = weight.scales === undefined ? undefined : program.weights[weight.scales]
+  if (scales === undefined) return values
+  const size = weight.cols / scales.cols
+  const factors = decodeWeight(scales, sources, verify)
+  return values.map((value, i) => value * factors[Math.floor(i / size)]!)
+}
+
 const decodeWeight = (weight: WeightSpec, sources: readonly RegionSource[], verify: boolean): Float32Array => {
   const source = sources[weight.region]
   const stride = rowBytes(weight.dtype, weight.cols)
@@ -64,14 +74,15 @@ const decodeWeight = (weight: WeightSpec, sources: readonly RegionSource[], veri
 
 const makeTensor = (program: Program, spec: Program['tensors'][number]): ReferenceTensor => {
   const rows = mostRows(program, spec)
-  const quantized = spec.dtype === 'a8_32' || spec.dtype === 'a8_256'
-  const floats = new Float32Array(quantized ? 0 : rows * spec.cols)
+  const quantized = spec.dtype !== 'f32' && spec.dtype !== 'u32'
+  const integers = quantized && spec.dtype !== 'f8_row'
+  const floats = new Float32Array(integers ? 0 : rows * spec.cols)
   return {
     spec,
     floats,
     words: new Uint32Array(floats.buffer),
-    codes: new Int8Array(quantized ? rows * spec.cols : 0),
-    scales: new Float32Array(quantized ? rows * Math.ceil(spec.cols / codesPerScale(spec.dtype)) : 0),
+    codes: new Int8Array(integers ? rows * spec.cols : 0),
+    scales: new Float32Array(quantized ? rows * Math.ceil(spec.cols / codesPerScale(spec)) : 0),
   }
 }
 
@@ -285,7 +296,7 @@ class ReferenceDevice implements Device {
     const weights: Float32Array[] = []
     for (const weight of program.weights) {
       throwIfAborted(options.signal, 'loading')
-      weights.push(decodeWeight(weight, sources, options.verifyWeights ?? false))
+      weights.push(weightOf(program, weight, sources, options.verifyWeights ?? false))
       options.onProgress?.(weights.length / program.weights.length)
       await new Promise<void>((resolve) => setImmediate(resolve))
     }
@@ -294,7 +305,7 @@ class ReferenceDevice implements Device {
 
   loadSync(program: Program, sources: readonly RegionSource[], options: DeviceSettings = {}): DeviceProgram {
     const { verifyWeights = false, memoryBudget } = options
-    const weights = program.weights.map((weight) => decodeWeight(weight, sources, verifyWeights))
+    const weights = program.weights.map((weight) => weightOf(program, weight, sources, verifyWeights))
     return new ReferenceProgram(program, weights, memoryBudget)
   }
 }

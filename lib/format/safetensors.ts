@@ -33,7 +33,8 @@ const mostDimensions = 16
 const indexName = 'model.safetensors.index.json'
 const singleName = 'model.safetensors'
 
-const safetensorTypes: ReadonlyMap<string, DTypeName> = new Map<string, DTypeName>([
+/** Names of the format. */
+export const safetensorTypes: ReadonlyMap<string, DTypeName> = new Map<string, DTypeName>([
   ['F64', 'f64'],
   ['F32', 'f32'],
   ['F16', 'f16'],

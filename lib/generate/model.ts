@@ -42,6 +42,7 @@ import { PenaltyWindow } from './penalties.js'
 import { meanwhile, preparedFolder } from './preparing.js'
 import { Scheduler, type Sequence } from './scheduler.js'
 import { GeneratedText, textOfToken } from './text.js'
+import { convertWeights, type WeightType, weightTypes } from './weights.js'
 
 /** Options of {@link loadLanguageModel}. Unknown ones are refused. */
 export interface LanguageModelOptions {
@@ -58,6 +59,11 @@ export interface LanguageModelOptions {
    * are never rounded; 'bf16': what float weights multiply is rounded to bf16, and a model with others is refused.
    */
   activations?: ActivationMode
+  /**
+   * Default 'stored': as the files hold them. Any other type: converted while loading, through a temporary file; int8, fp8
+   * and int4 need a folder in Hugging Face layout.
+   */
+  weights?: 'stored' | WeightType
   /** 'full' reads every weight and refuses NaN and infinite ones. */
   verify?: 'header' | 'full'
   /**
@@ -110,24 +116,19 @@ const optionNames = [
 
 const checkedOptions = (input: LanguageModelOptions | undefined): LanguageModelOptions => {
   const options = checkOptions('options', input, optionNames) as LanguageModelOptions & Record<string, unknown>
-  const later: [string, readonly unknown[]][] = [
-    ['weights', ['stored']],
+  const choices: [string, readonly unknown[]][] = [
+    ['weights', ['stored', ...weightTypes]],
     ['kvType', kvTypeNames],
     ['activations', activationModes],
   ]
-  for (const [name, built] of later) {
+  for (const [name, all] of choices) {
     const value = options[name]
-    if (value === undefined || built.includes(value)) continue
-    const named = name === 'weights'
-    throw new DroverError(
-      named ? 'E_UNSUPPORTED' : 'E_ARGUMENT',
-      `options.${name} does not take this value${named ? ' yet' : ''}`,
-      {
-        field: `options.${name}`,
-        found: value,
-        expected: built.join(', ') || 'nothing',
-      },
-    )
+    if (value === undefined || all.includes(value)) continue
+    throw new DroverError('E_ARGUMENT', `options.${name} does not take this value`, {
+      field: `options.${name}`,
+      found: value,
+      expected: all.join(', '),
+    })
   }
   const positive = (name: 'contextLength' | 'threads' | 'memoryBudget' | 'maxSequences', most: number): void => {
     if (options[name] !== undefined) checkInteger(`options.${name}`, options[name], 1, most)
@@ -223,7 +224,25 @@ export const loadLanguageModel = async (path: string, input?: LanguageModelOptio
   const options = checkedOptions(input)
   const { signal, onProgress } = options
   throwIfAborted(signal, 'loading')
-  const opened = await openModel(path, { signal })
+  const found = await openModel(path, { signal })
+  const { weights = 'stored', threads } = options
+  if (weights === 'stored') return loadOpened(found, options)
+  const { opened, release } = await convertWeights(found, weights, {
+    ...(threads === undefined ? {} : { threads }),
+    ...(signal === undefined ? {} : { signal }),
+    ...(onProgress === undefined ? {} : { onProgress: (done: number) => onProgress(done / 2, 'converting weights') }),
+  })
+  try {
+    const rest = onProgress && { onProgress: (done: number, what: string) => onProgress((1 + done) / 2, what) }
+    return await loadOpened(opened, { ...options, ...rest })
+  } finally {
+    await release()
+  }
+}
+
+const loadOpened = async (opened: OpenedModel, options: LanguageModelOptions): Promise<LanguageModel> => {
+  const { signal, onProgress } = options
+  const { path } = opened
   const defaults = defaultsOf(opened)
   const { program, contextLength, maxSequences } = sizeProgram(opened, options)
   const loading = cpuDevice.load(program, opened.regions, {

@@ -64,10 +64,26 @@ const checkLayer = (weight: unknown, options: Record<string, unknown>): Layer =>
 const recipeOf = (layer: Layer, rows: number, variants: readonly ('plain' | 'residual')[]): Recipe => {
   const { weight, bias, activation, activations } = layer
   const regions: RegionSource[] = [{ data: weight.bytes }]
-  if (bias !== undefined) regions.push({ data: bytesOfFloats(bias) })
-  const { dtype } = weight
-  const source: WeightSource = { name: 'weight', dtype, rows: weight.rows, cols: weight.cols, region: 0, offset: 0 }
-  const biasSource: WeightSource = { name: 'bias', dtype: 'f32', rows: 1, cols: weight.rows, region: 1, offset: 0 }
+  const floats = (name: string, values: Float32Array, rows: number): WeightSource => ({
+    name,
+    dtype: 'f32',
+    rows,
+    cols: values.length / rows,
+    region: regions.push({ data: bytesOfFloats(values) }) - 1,
+    offset: 0,
+  })
+  const { dtype, rows: outputs, cols, scales, activationBound } = weight
+  const source: WeightSource = {
+    name: 'weight',
+    dtype,
+    rows: outputs,
+    cols,
+    region: 0,
+    offset: 0,
+    ...(scales === undefined ? {} : { scales: floats('scales', scales, outputs) }),
+    ...(activationBound === undefined ? {} : { activationBound }),
+  }
+  const biasSource = bias === undefined ? {} : { bias: floats('bias', bias, 1) }
   return {
     key: undefined,
     rows,
@@ -75,7 +91,7 @@ const recipeOf = (layer: Layer, rows: number, variants: readonly ('plain' | 'res
     regions,
     build: (b: ProgramBuilder) => {
       const x = b.input('x', 'rows', weight.cols)
-      const options = { activation, ...(bias === undefined ? {} : { bias: biasSource }) }
+      const options = { activation, ...biasSource }
       for (const variant of variants) {
         const residual = variant === 'residual' ? { residual: b.input('added', 'rows', weight.rows) } : {}
         b.output(variant, b.linear(variant, x, source, { ...options, ...residual }))

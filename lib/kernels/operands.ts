@@ -1,6 +1,6 @@
 /** Checks of the arguments that kernels share. Arrays are copied here: what is checked is what is used. */
 import { createHash } from 'node:crypto'
-import { checkInstance, checkInteger, checkOneOf } from '../check.js'
+import { checkInstance, checkInteger, checkNumber, checkOneOf } from '../check.js'
 import { DroverError } from '../errors.js'
 import { type DTypeName, dtypes, rowBytes } from '../tensor.js'
 import { mostCols, mostRows } from './eager.js'
@@ -19,6 +19,13 @@ export interface Weight {
   readonly dtype: WeightDType
   readonly data: ArrayBufferView
   readonly shape: Shape
+  /**
+   * [rows, groups]: what equal parts of each row are multiplied by. i8 and f8_e4m3 have one group, i4 groups of whole
+   * 32s. Weights of 8 bits that have scales multiply activations of 8 bits with one scale per row.
+   */
+  readonly scales?: Float32Array
+  /** f8_e4m3 with scales: what the maximum of an activation's row counts as at most; what exceeds it is cut. */
+  readonly activationBound?: number
 }
 
 export const checkShape = (name: string, value: unknown): Shape => {
@@ -66,13 +73,31 @@ export interface CheckedWeight {
   readonly bytes: Uint8Array
   readonly rows: number
   readonly cols: number
+  readonly scales: Float32Array | undefined
+  readonly activationBound: number | undefined
+}
+
+/** A copy of a weight's scales. */
+const checkScales = (name: string, value: unknown, dtype: DTypeName, rows: number, cols: number): Float32Array => {
+  const copy = checkInstance(name, value, Float32Array).slice()
+  const groups = copy.length / rows
+  const fits =
+    dtype === 'i4'
+      ? Number.isInteger(groups) && cols % (groups * 32) === 0
+      : /^(i8|f8_e4m3)$/.test(dtype) && groups === 1
+  if (fits && groups > 0) return copy
+  throw new DroverError('E_SHAPE', `${name} does not fit its weight`, {
+    field: name,
+    found: `${copy.length} scales for ${dtype} [${rows}, ${cols}]`,
+    expected: 'one per row of i8 or f8_e4m3, or one per group of a multiple of 32 of i4',
+  })
 }
 
 export const checkWeight = (name: string, value: unknown): CheckedWeight => {
   if (typeof value !== 'object' || value === null) {
     throw new DroverError('E_ARGUMENT', `expected { dtype, data, shape } for ${name}`, { field: name, found: value })
   }
-  const { dtype, data, shape } = value as Partial<Weight>
+  const { dtype, data, shape, scales, activationBound } = value as Partial<Weight>
   const type = checkOneOf(`${name}.dtype`, dtype, weightDTypes)
   if (!Array.isArray(shape) || shape.length !== 2) {
     throw new DroverError('E_ARGUMENT', `expected [rows, cols] for ${name}.shape`, {
@@ -82,7 +107,17 @@ export const checkWeight = (name: string, value: unknown): CheckedWeight => {
   }
   const rows = checkInteger(`${name}.shape[0]`, shape[0], 1, mostCols)
   const cols = checkInteger(`${name}.shape[1]`, shape[1], 1, mostCols)
-  return { dtype: type, bytes: checkStored(`${name}.data`, type, data, [rows, cols]), rows, cols }
+  return {
+    dtype: type,
+    bytes: checkStored(`${name}.data`, type, data, [rows, cols]),
+    rows,
+    cols,
+    scales: scales === undefined ? undefined : checkScales(`${name}.scales`, scales, type, rows, cols),
+    activationBound:
+      activationBound === undefined
+        ? undefined
+        : checkNumber(`${name}.activationBound`, activationBound, 1e-12, Number.MAX_VALUE),
+  }
 }
 
 /** A short name for content, so that programs that hold it can be found again. */

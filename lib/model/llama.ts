@@ -9,7 +9,7 @@ import type { GgufFile } from '../format/gguf.js'
 import { metadataInteger, metadataNumber, metadataString } from '../format/gguf-metadata.js'
 import { ProgramBuilder, type Value, type WeightSource } from '../program/builder.js'
 import type { ActivationMode, DeviceLayout, KvSpec, Program } from '../program/program.js'
-import { type DTypeName, dtypes, rowBytes, type TensorInfo } from '../tensor.js'
+import { type DTypeName, dtypes, elementCount, rowBytes, type TensorInfo } from '../tensor.js'
 import { inverseFrequencies, scaleFrequencies } from './rope.js'
 
 export interface LlamaConfig {
@@ -153,7 +153,6 @@ export const llamaFromHuggingFace = (config: HuggingFaceConfig): LlamaConfig => 
     })
   }
   if (config.hiddenActivation !== 'silu') refuse('hidden_act', config.hiddenActivation, 'silu')
-  if (config.quantization !== undefined) refuse('quantization_config', config.quantization, 'weights as plain numbers')
   if (config.headSize % 2 !== 0) refuse('head_dim', config.headSize, 'an even number')
   return {
     file: config.file,
@@ -176,7 +175,7 @@ export const llamaFromHuggingFace = (config: HuggingFaceConfig): LlamaConfig => 
 
 /** Weights from a file's tensors, each checked for shape and for a dtype that can be computed with. */
 export const weightsOf =
-  (source: TensorSource): WeightLookup =>
+  (source: TensorSource, scales?: ReadonlyMap<string, TensorInfo>, activationBound?: number): WeightLookup =>
   (name, rows, cols) => {
     const info = source.tensors.get(name)
     if (info === undefined) return undefined
@@ -190,7 +189,12 @@ export const weightsOf =
         expected: rows === 1 ? `[${cols}]` : `[${rows}, ${cols}]`,
       })
     }
-    return { name, dtype: computable(info, file), rows, cols, region: info.file, offset: info.offset }
+    const weight = { name, dtype: computable(info, file), rows, cols, region: info.file, offset: info.offset }
+    const beside = scales?.get(name)
+    if (beside === undefined) return weight
+    const { dtype, file: region, offset } = beside
+    const floats = { name: beside.name, dtype, rows, cols: elementCount(beside.shape) / rows, region, offset }
+    return { ...weight, scales: floats, ...(activationBound === undefined ? {} : { activationBound }) }
   }
 
 const computable = (info: TensorInfo, file: string | undefined): DTypeName => {

@@ -15,6 +15,7 @@ import { decodeRow } from '../format/decode/index.js'
 import { diskFolder, type Folder, type ReadOptions, readTensor, type TensorSource } from '../format/file.js'
 import { type GgufFile, readGguf } from '../format/gguf.js'
 import { metadataString } from '../format/gguf-metadata.js'
+import { type QuantizedSource, quantizedSource, type WeightScheme, weightSchemeOf } from '../format/quantization.js'
 import { readSafetensors } from '../format/safetensors.js'
 import type { DeviceLayout, Program, RegionSource } from '../program/program.js'
 import { elementCount, type TensorInfo } from '../tensor.js'
@@ -91,6 +92,7 @@ const llamaOfFolder = (folder: HuggingFaceFolder): LlamaConfig => {
   if (modelType !== 'llama' || (architectures.length > 0 && !architectures.includes('LlamaForCausalLM'))) {
     refuse(folder.config.file, 'model_type', [modelType, ...architectures].filter(Boolean).join(', '))
   }
+  weightSchemeOf(folder.config)
   return llamaFromHuggingFace(huggingFaceConfig(folder.config))
 }
 
@@ -108,7 +110,9 @@ const openFolder = async (path: string, options: ReadOptions): Promise<OpenedMod
   const config = llamaOfFolder(folder)
   const source = await readSafetensors(path, options)
   const generation = folder.generation === undefined ? noDefaults : generationDefaults(folder.generation)
-  return opened(path, architectureOf(folder.config).modelType, config, huggingFaceNames, source, { folder, generation })
+  const { modelType } = architectureOf(folder.config)
+  const scheme = weightSchemeOf(folder.config)
+  return opened(path, modelType, config, huggingFaceNames, source, { folder, generation }, scheme)
 }
 
 const opened = (
@@ -118,10 +122,13 @@ const opened = (
   names: LlamaNames,
   source: TensorSource,
   rest: Pick<OpenedModel, 'gguf' | 'folder' | 'generation'>,
+  scheme?: WeightScheme,
 ): OpenedModel => {
+  const weights: QuantizedSource =
+    scheme === undefined ? { source, scales: new Map() } : quantizedSource(source, scheme)
   const bytesByType = new Map<string, number>()
   let parameters = 0
-  for (const { dtype, shape, bytes } of source.tensors.values()) {
+  for (const { dtype, shape, bytes } of weights.source.tensors.values()) {
     parameters += elementCount(shape)
     bytesByType.set(dtype, (bytesByType.get(dtype) ?? 0) + bytes)
   }
@@ -137,11 +144,13 @@ const opened = (
     config,
     parameters,
     weightTypes: [...bytesByType].sort((a, b) => b[1] - a[1]).map(([dtype]) => dtype),
-    weightBytes: [...bytesByType.values()].reduce((sum, bytes) => sum + bytes, 0),
+    weightBytes: [...source.tensors.values()].reduce((sum, { bytes }) => sum + bytes, 0),
     tensors: [...source.tensors.values()],
     regions,
     ...rest,
-    build: (layout, options) =>
-      buildLlama(layout, config, names, weightsOf(source), { ...options, ropeRegion: regions.length - 1 }),
+    build: (layout, options) => {
+      const lookup = weightsOf(weights.source, weights.scales, scheme?.activationBound)
+      return buildLlama(layout, config, names, lookup, { ...options, ropeRegion: regions.length - 1 })
+    },
   }
 }

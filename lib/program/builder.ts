@@ -34,6 +34,10 @@ export interface WeightSource {
   readonly cols: number
   readonly region: number
   readonly offset: number
+  /** Floats [rows, groups] that equal parts of each row are multiplied by; i8, f8_e4m3 (one group) and i4 have them. */
+  readonly scales?: WeightSource
+  /** f8_e4m3: what the maximum of an activation's row counts as at most; default: no bound. */
+  readonly activationBound?: number
 }
 
 /** In order of native/kernels/kernels.h. */
@@ -116,9 +120,10 @@ export class ProgramBuilder {
 
   /** act(x · weightᵀ + bias) + residual. */
   linear(name: string, x: Value, weight: WeightSource, options: LinearOptions = {}): Value {
-    const wanted = this.#layout.gemmActivations(weight.dtype)
+    const wanted = this.#activationsOf(weight)
     const prepared = wanted !== undefined && (wanted === 'f32' || this.#options.activations === 'auto')
-    const input = prepared && wanted !== 'f32' ? this.quantize(x, wanted) : this.#rounded(x, weight)
+    const input =
+      prepared && wanted !== 'f32' ? this.quantize(x, wanted, weight.activationBound) : this.#rounded(x, weight)
     const out = this.#like(name, x, weight.rows)
     this.#op(name, 'gemm', [
       out.index,
@@ -132,8 +137,8 @@ export class ProgramBuilder {
   }
 
   /** 8-bit form of a value; made once however many ops read it. */
-  quantize(x: Value, dtype: ActivationDType): Value {
-    return this.#once(x, dtype, dtype, 'quantize')
+  quantize(x: Value, dtype: ActivationDType, bound = Number.POSITIVE_INFINITY): Value {
+    return this.#once(x, Number.isFinite(bound) ? `${dtype}.${bound}` : dtype, dtype, 'quantize', [floatBits(bound)])
   }
 
   /** What a float weight multiplies: x, or x rounded to bf16 (made once) where that is asked for. */
@@ -268,16 +273,22 @@ export class ProgramBuilder {
   }
 
   /** The `form` of a value that `op` makes; made once however many ops read it. */
-  #once(x: Value, form: string, dtype: ActivationDType, op: string): Value {
+  #once(x: Value, form: string, dtype: ActivationDType, op: string, immediates: readonly number[] = []): Value {
     const key = `${x.index}/${form}`
     const made = this.#quantized.get(key)
     if (made !== undefined) return made
     const name = `${this.#tensors[x.index]?.name.slice(this.#scope.length)}.${form}`
     const spec = this.#tensors[x.index] as TensorSpec
     const out = this.#tensor(name, dtype, x.cols, spec.dimension, spec.fixedRows)
-    this.#op(name, op, [out.index, x.index])
+    this.#op(name, op, [out.index, x.index, ...immediates])
     this.#quantized.set(key, out)
     return out
+  }
+
+  /** Numbers of 8 bits that have no scales are just numbers: they multiply f32. */
+  #activationsOf({ dtype, scales }: WeightSource): ActivationDType | undefined {
+    const plain = scales === undefined && (dtype === 'i8' || dtype === 'f8_e4m3')
+    return plain ? undefined : this.#layout.gemmActivations(dtype)
   }
 
   /** A value that changes in place has no valid rounded form any more. */
@@ -285,7 +296,7 @@ export class ProgramBuilder {
     for (const key of this.#quantized.keys()) if (key.startsWith(`${x.index}/`)) this.#quantized.delete(key)
   }
 
-  #weight(source: WeightSource, form: WeightForm): number {
+  #weight({ scales, activationBound: _, ...source }: WeightSource, form: WeightForm): number {
     const key = `${source.region}:${source.offset}:${source.rows}x${source.cols}`
     const known = this.#weightIndex.get(key)
     if (known !== undefined) {
@@ -301,8 +312,9 @@ export class ProgramBuilder {
       }
       return known
     }
+    const beside = scales === undefined ? {} : { scales: this.#weight(scales, 'stored') }
     const index = this.#weights.length
-    this.#weights.push({ ...source, form })
+    this.#weights.push({ ...source, form, ...beside })
     this.#weightIndex.set(key, index)
     return index
   }

@@ -74,7 +74,7 @@ export const opCost = (program: Program, layout: DeviceLayout, step: Step, { op,
   const cost = { arithmetic: 'f32' as Arithmetic, bytes, activationBytes }
   if (op === 'gemm') {
     const [out = 0, x = 0, weight = 0] = args
-    const int8 = program.tensors[x]?.dtype !== 'f32'
+    const int8 = program.tensors[x]?.dtype.startsWith('a8') === true
     const flops = 2 * elements(out) * (program.weights[weight]?.cols ?? 0)
     return { ...cost, flops, arithmetic: int8 ? 'int8' : 'f32' }
   }

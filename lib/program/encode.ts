@@ -44,7 +44,7 @@ export const encodeProgram = (program: Program, plan: Plan, layout: DeviceLayout
   })
   for (const weight of weights) {
     put(weight.region, layout.dtypeId(weight.dtype), weight.offset % 2 ** 32, Math.floor(weight.offset / 2 ** 32))
-    put(weight.rows, weight.cols, forms[weight.form], 0)
+    put(weight.rows, weight.cols, forms[weight.form], weight.scales === undefined ? 0 : weight.scales + 1)
   }
   let argument = 0
   for (const { op, args, name } of ops) {

@@ -4,8 +4,11 @@
  */
 import type { DTypeName } from '../tensor.js'
 
-/** dtypes of activations: f32, u32, and rows quantised to 8 bits with a scale per 32 or 256 elements. */
-export type ActivationDType = 'f32' | 'u32' | 'a8_32' | 'a8_256'
+/**
+ * dtypes of activations: f32, u32, and rows quantised to 8 bits: integers with a scale per 32 or 256 elements or per
+ * row, or e4m3 floats with a scale per row.
+ */
+export type ActivationDType = 'f32' | 'u32' | 'a8_32' | 'a8_256' | 'a8_row' | 'f8_row'
 
 /** What the row count of a tensor follows: the rows of the step, its output rows, or a constant. */
 export type RowDimension = 'rows' | 'outputs' | 'fixed'
@@ -33,6 +36,8 @@ export interface WeightSpec {
   /** Byte offset in the region; any alignment. */
   readonly offset: number
   readonly form: WeightForm
+  /** Index of the weight [rows, groups] of floats that this one is multiplied by. */
+  readonly scales?: number
 }
 
 /** Bytes that weights are taken from: a file, or memory; its index is the weights' `region`. */

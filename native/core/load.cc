@@ -63,11 +63,15 @@ bool rows_are_finite(const Weight& w, uint32_t begin, uint32_t end) {
 void prepare_rows(const Weight& w, uint32_t first_row, uint32_t rows, uint8_t* out) {
   const uint64_t row = row_bytes(w.dtype, w.cols);
   const uint8_t* source = w.file + first_row * row;
+  Scales scales = w.scales;
+  if (scales.data != nullptr) scales.data += uint64_t{first_row} * scales.groups * row_bytes(scales.dtype, 1);
   if ((w.flags & kPrepare) != 0) {
-    prepare_panels(w.dtype, source, rows, w.cols, 0, (rows + kPanel - 1) / kPanel, out);
+    prepare_panels(w.dtype, source, rows, w.cols, 0, (rows + kPanel - 1) / kPanel, out, scales);
   } else {
     for (uint32_t r = 0; r < rows; r++) {
-      decode_row(w.dtype, source + r * row, w.cols, reinterpret_cast<float*>(out) + uint64_t{r} * w.cols);
+      float* to = reinterpret_cast<float*>(out) + uint64_t{r} * w.cols;
+      decode_row(w.dtype, source + r * row, w.cols, to);
+      scale_values(scales, r, w.cols, 0, w.cols, to);
     }
   }
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/kv.h"
+#include "kernels/panels.h"
 #include "kernels/prepare.h"
 #include "ops/op.h"
 #include "status.h"
@@ -107,7 +108,8 @@ drover_code decode_weight(const uint32_t* w, uint32_t index, drover_region* cons
   if (w[0] >= region_count) return no("unknown region", w[0], region_count);
   if (w[1] >= static_cast<uint32_t>(DType::u32))
     return no("not a dtype of weights", w[1], static_cast<int64_t>(DType::u32) - 1);
-  weight = {w[0], static_cast<DType>(w[1]), uint64_t{w[3]} << 32 | w[2], w[4], w[5], w[6], nullptr, nullptr, nullptr};
+  weight = {w[0],   static_cast<DType>(w[1]), uint64_t{w[3]} << 32 | w[2], w[4], w[5], w[6], {}, nullptr, nullptr,
+            nullptr};
   if (weight.rows == 0 || weight.rows > kMostCols) return no("rows out of range", weight.rows, kMostCols);
   if (weight.cols == 0 || weight.cols > kMostCols) return no("columns out of range", weight.cols, kMostCols);
   uint32_t block = 1, block_bytes = 1;
@@ -123,8 +125,25 @@ drover_code decode_weight(const uint32_t* w, uint32_t index, drover_region* cons
   if ((weight.flags & kPrepare) != 0 && prepared_bytes(weight.dtype, weight.rows, weight.cols) == 0) {
     return no("this dtype has no prepared form", w[1], 0);
   }
-  if (w[7] != 0) return no("reserved words are zero", w[7], 0);
   weight.file = region.data + weight.offset;
+  return DROVER_OK;
+}
+
+// Word 7 of a weight, once all weights are known. Scales of scales mean nothing: only some formats take them.
+drover_code decode_scales(uint32_t word, uint32_t index, drover_program& p, drover_error* error) {
+  if (word == 0) return DROVER_OK;
+  const auto no = [&](const char* what, int64_t found, int64_t expected) {
+    return fail(error, DROVER_PROGRAM, -1, found, expected, "weight %u: %s", index, what);
+  };
+  if (word > p.weights.size()) return no("unknown scales", word, static_cast<int64_t>(p.weights.size()));
+  Weight& weight = p.weights[index];
+  const Weight& scales = p.weights[word - 1];
+  if (!is_float(scales.dtype)) return no("scales are f32, f16 or bf16", static_cast<int64_t>(scales.dtype), 0);
+  if (scales.rows != weight.rows) return no("scales have the weight's rows", scales.rows, weight.rows);
+  if (!may_have_scales(weight.dtype, weight.cols, scales.cols)) {
+    return no("this dtype has no such groups of scales", scales.cols, weight.cols);
+  }
+  weight.scales = {scales.file, scales.dtype, scales.cols};
   return DROVER_OK;
 }
 
@@ -187,6 +206,9 @@ drover_code decode_program(const uint32_t* words, uint64_t count, drover_region*
     if (const drover_code code =
             decode_weight(w + uint64_t{i} * kWeightWords, i, regions, region_count, p.weights[i], error))
       return code;
+  }
+  for (uint32_t i = 0; i < weights; i++) {
+    if (const drover_code code = decode_scales(w[uint64_t{i} * kWeightWords + 7], i, p, error)) return code;
   }
   for (uint32_t i = 0; i < ops; i++) {
     if (const drover_code code = decode_op(o + uint64_t{i} * kOpWords, i, a, arguments, p, p.ops[i], error))

@@ -11,13 +11,14 @@
 //     12 kv layers  13 kv heads  14 kv head_dim  15 kv dtype (f32, f16, bf16, q8_0, f8_e4m3)  16 kv pages (0: no cache)
 //     17 vocabulary 18..23 zero
 //   tensors, kTensorWords words each:
-//     0 dtype (f32, u32, a8_32, a8_256)  1 cols  2 row stride in units of 64 bytes
+//     0 dtype (f32, u32, a8_32, a8_256, a8_row, f8_row)  1 cols  2 row stride in units of 64 bytes
 //     3 row dimension (0 rows, 1 outputs, 2 fixed)  4 row count when fixed  5 offset in the arena, units of 64 bytes
 //     6..7 zero
 //   weights, kWeightWords words each:
 //     0 region  1 dtype  2 offset low  3 offset high (bytes)  4 rows  5 cols  6 flags (1: prepare for gemm, 2: decode
-//     to f32 at load: what norms, biases and frequencies need)  7 zero
-//     (a weight that embed and gemm share is listed once; embed then reads the prepared form)
+//     to f32 at load: what norms, biases and frequencies need)  7 scales: 0, or 1 + the index of a weight [rows,
+//     groups] of floats that this one is multiplied by (a weight that embed and gemm share is listed once; embed then
+//     reads the prepared form)
 //   ops, kOpWords words each:  0 opcode (position in ops.def)  1 first argument word  2 argument count  3 zero
 //   arguments
 //
@@ -79,6 +80,7 @@ struct Weight {
   DType dtype;
   uint64_t offset;
   uint32_t rows, cols, flags;
+  Scales scales;
   const uint8_t* file;      // the file's rows
   const uint8_t* prepared;  // panels, when flag 1
   const float* decoded;     // f32 rows, when flag 2

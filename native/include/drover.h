@@ -74,15 +74,16 @@ const char* drover_op_signature(uint32_t i);
 /* i-th dtype: name, elements and bytes per block; NULL past the end. */
 const char* drover_dtype_name(uint32_t i);
 int drover_dtype_block(uint32_t i, uint32_t* elements, uint32_t* bytes);
-/* Bytes of one activation row (dtype f32, u32, a8_32, a8_256) of `cols` elements; a multiple of 64; 0 if invalid. */
+/* Bytes of one activation row (dtype f32, u32, a8_32, a8_256, a8_row, f8_row) of `cols` elements; a multiple of 64; 0
+ * if invalid. */
 uint64_t drover_activation_row_bytes(uint32_t dtype, uint32_t cols);
 /* Bytes of one KV page for all layers and heads; 0 if invalid. A page holds DROVER_PAGE_POSITIONS positions. */
 #define DROVER_PAGE_POSITIONS 64
 uint64_t drover_kv_page_bytes(uint32_t kv_dtype, uint32_t layers, uint32_t kv_heads, uint32_t head_dim);
 /* Bytes of the prepared form of a weight, 0 when the dtype has none. */
 uint64_t drover_prepared_bytes(uint32_t dtype, uint32_t rows, uint32_t cols);
-/* The dtype of activations that a prepared weight of this dtype multiplies (f32, a8_32, a8_256); the number of dtypes
- * when it has no prepared form. */
+/* The dtype of activations that a prepared weight of this dtype multiplies (f32, a8_32, a8_256, a8_row, f8_row); the
+ * number of dtypes when it has no prepared form. */
 uint32_t drover_gemm_activations(uint32_t dtype);
 
 /* What the machine can do at most. Operations count two per multiply-add. */

@@ -109,8 +109,8 @@ DROVER_INLINE void add_byte_values(const AttentionScratch& s, uint32_t begin, ui
     }
     byte_values(s.words + begin * kPagePositions, s.weight + begin, end - begin,
                 reinterpret_cast<const int8_t*>(values) + uint64_t{b} * 2 * kPagePositions * kPanel,
-                smaller_of(2, padded / kPanel - b * 2), (used + 1) / 2, s.sums + uint64_t{begin} * padded + b * 32, padded,
-                ahead);
+                smaller_of(2, padded / kPanel - b * 2), (used + 1) / 2, s.sums + uint64_t{begin} * padded + b * 32,
+                padded, ahead);
   }
 }
 

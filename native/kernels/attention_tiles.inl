@@ -6,11 +6,6 @@
 namespace drover {
 namespace {
 
-struct LoadE4M3 {  // divided by 256
-  using Element = uint8_t;
-  static DROVER_INLINE F32x16 load(const uint8_t* p) { return f_load_e4m3(p); }
-};
-
 inline constexpr uint32_t kFewVectors = 8;  // at most these are few
 #ifdef DROVER_AVX512
 inline constexpr uint32_t kManyVectors = 8, kManyPanels = 2, kFewPanels = 4;
@@ -51,12 +46,12 @@ void attention_panels(const float* x, uint64_t x_stride, uint32_t rows, const ty
   uint32_t p = 0;
   for (; p + kP <= panels; p += kP) {
     attention_rows<Load, kRows, kP, kFar>(x, x_stride, rows, w + p * w_stride, w_stride, depth, acc + p * 16,
-                                            acc_stride, ahead);
+                                          acc_stride, ahead);
   }
   if constexpr (kP > 1) {
     for (; p < panels; p++) {
       attention_rows<Load, kRows, 1, kFar>(x, x_stride, rows, w + p * w_stride, w_stride, depth, acc + p * 16,
-                                             acc_stride, ahead);
+                                           acc_stride, ahead);
     }
   }
 }
@@ -69,8 +64,8 @@ DROVER_INLINE void attention_product(const float* x, uint64_t x_stride, uint32_t
                                      uint32_t depth, float* acc, uint64_t acc_stride, int64_t ahead, bool few,
                                      float* scratch) {
   if (few) {
-    attention_panels<Load, 4, kFewPanels, true>(x, x_stride, vectors, w, w_stride, panels, depth, acc,
-                                                       acc_stride, ahead);
+    attention_panels<Load, 4, kFewPanels, true>(x, x_stride, vectors, w, w_stride, panels, depth, acc, acc_stride,
+                                                ahead);
     return;
   }
   const float* wide = scratch;
@@ -84,8 +79,8 @@ DROVER_INLINE void attention_product(const float* x, uint64_t x_stride, uint32_t
         f_store(scratch + p * wide_stride + i * 16, Load::load(w + p * w_stride + i * 16));
     }
   }
-  attention_panels<LoadF32, kManyVectors, kManyPanels, false>(x, x_stride, vectors, wide, wide_stride, panels,
-                                                                     depth, acc, acc_stride, 0);
+  attention_panels<LoadF32, kManyVectors, kManyPanels, false>(x, x_stride, vectors, wide, wide_stride, panels, depth,
+                                                              acc, acc_stride, 0);
 }
 
 }  // namespace

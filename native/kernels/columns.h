@@ -15,6 +15,7 @@ struct Column {
   uint16_t index[64];
   uint8_t signs[32];
   uint16_t d[2], m[2];
+  float f[2];
   uint8_t scales[16], mins[16];
 };
 

@@ -126,6 +126,10 @@ inline void decode_levels(const int8_t* book, float d, const uint8_t* codes, flo
   }
 }
 
+void block_i4(const uint8_t* block, float* out) {
+  for (uint32_t i = 0; i < kSmall; i++) out[i] = static_cast<float>((block[i / 2] >> (i % 2 * 4) & 15) - 8);
+}
+
 void block_iq4_nl(const uint8_t* block, float* out) { decode_levels(kIq4Codes, load_half(block), block + 2, out); }
 
 void block_mxfp4(const uint8_t* block, float* out) {
@@ -450,10 +454,13 @@ RowDecoder decoder_of(DType dtype) {
       DROVER_BLOCK(tq1_0);
       DROVER_BLOCK(tq2_0);
       DROVER_BLOCK(mxfp4);
+      DROVER_BLOCK(i4);
 #undef DROVER_BLOCK
     case DType::u32:
     case DType::a8_32:
     case DType::a8_256:
+    case DType::a8_row:
+    case DType::f8_row:
     case DType::kCount:
       break;
   }
@@ -556,9 +563,12 @@ bool row_is_finite(DType dtype, const uint8_t* source, uint32_t cols) {
     case DType::i16:
     case DType::i32:
     case DType::i64:
+    case DType::i4:
     case DType::u32:
     case DType::a8_32:
     case DType::a8_256:
+    case DType::a8_row:
+    case DType::f8_row:
     case DType::kCount:
       break;
   }

@@ -1,6 +1,7 @@
 // Which GEMM serves which weight format.
 #include "gemm_float.inl"
 #include "gemm_int.inl"
+#include "gemm_row.inl"
 
 namespace drover {
 namespace {
@@ -30,6 +31,9 @@ constexpr void fill_gemm(KernelTable& table) {
   set_gemm(table, DType::iq1_m, gemm_int<Run32<GridFormat<DType::iq1_m>>, DType::iq1_m>, DType::a8_32);
   set_gemm(table, DType::tq1_0, gemm_int<Run32<TernaryFormat<DType::tq1_0>>, DType::tq1_0>, DType::a8_32);
   set_gemm(table, DType::tq2_0, gemm_int<Run32<TernaryFormat<DType::tq2_0>>, DType::tq2_0>, DType::a8_32);
+  set_gemm(table, DType::i4, gemm_int<Run32<I4Format>, DType::i4>, DType::a8_32);
+  set_gemm(table, DType::i8, gemm_i8, DType::a8_row);
+  set_gemm(table, DType::f8_e4m3, gemm_f8, DType::f8_row);
   set_gemm(table, DType::q2_k, gemm_int<Run256<Q2kFormat>, DType::q2_k>, DType::a8_256);
   set_gemm(table, DType::q3_k, gemm_int<Run256<Q3kFormat>, DType::q3_k>, DType::a8_256);
   set_gemm(table, DType::q4_k, gemm_int<Run256<Q45kFormat<DType::q4_k>>, DType::q4_k>, DType::a8_256);

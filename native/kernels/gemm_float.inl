@@ -3,6 +3,8 @@
 #include "panels.h"
 #include "prepare.h"
 
+#define DROVER_LAMBDA __attribute__((always_inline))
+
 namespace drover {
 namespace {
 
@@ -13,6 +15,10 @@ struct LoadF32 {
 struct LoadF16 {
   using Element = uint16_t;
   static DROVER_INLINE F32x16 load(const uint16_t* p) { return f_load_half(p); }
+};
+struct LoadE4M3 {  // divided by 256
+  using Element = uint8_t;
+  static DROVER_INLINE F32x16 load(const uint8_t* p) { return f_load_e4m3(p); }
 };
 struct LoadBF16 {
   using Element = uint16_t;
@@ -82,6 +88,10 @@ DROVER_INLINE void finish(const GemmArgs& args, uint32_t row, uint32_t panel, F3
   }
   store_lanes(args.y + row * args.y_stride + column, sum, count);
 }
+struct Finish {
+  const GemmArgs& args;
+  DROVER_INLINE void operator()(uint32_t row, uint32_t panel, F32x16 sum) const { finish(args, row, panel, sum); }
+};
 
 inline constexpr uint32_t kDepthChunk = 256;  // k per pass of the block: a tile's panels stay in L1
 #if defined(DROVER_AVX512)
@@ -93,9 +103,9 @@ inline constexpr uint32_t kBlockTileRows = 6, kBlockTilePanels = 1, kDirectRows 
 inline constexpr uint32_t kAheadBytes = 4096;  // in a stream of weights that is read once
 
 // Few rows: each weight is read once, straight from its panel, and sums stay in registers for the whole depth.
-template <uint32_t kR, uint32_t kP, typename Load>
+template <uint32_t kR, uint32_t kP, typename Load, typename Done>
 void direct_tile(const GemmArgs& args, uint32_t row, uint32_t panel, const typename Load::Element* w, uint64_t w_stride,
-                 float* sums) {
+                 float* sums, const Done& done) {
   const uint64_t x_stride = args.x_stride_bytes / sizeof(float);
   constexpr uint32_t kElement = sizeof(typename Load::Element);
   for (uint32_t i = 0; i < kR * kP; i++) f_store(sums + i * 16, f_zero());
@@ -103,21 +113,21 @@ void direct_tile(const GemmArgs& args, uint32_t row, uint32_t panel, const typen
       static_cast<const float*>(args.x) + row * x_stride, x_stride, w, w_stride, args.depth, sums, kP * 16,
       Ahead<3>{reinterpret_cast<const uint8_t*>(w) + kAheadBytes, w_stride * kElement, 16 * kElement});
   for (uint32_t r = 0; r < kR; r++) {
-    for (uint32_t p = 0; p < kP; p++) finish(args, row + r, panel + p, f_load(sums + (r * kP + p) * 16));
+    for (uint32_t p = 0; p < kP; p++) done(row + r, panel + p, f_load(sums + (r * kP + p) * 16));
   }
 }
-template <typename Load, uint32_t kR = kDirectRows>
+template <typename Load, uint32_t kR = kDirectRows, typename Done>
 void direct_rows(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t panel, uint32_t panel_end,
-                 const typename Load::Element* w, uint64_t w_stride, float* sums) {
+                 const typename Load::Element* w, uint64_t w_stride, float* sums, const Done& done) {
   if constexpr (kR > 0) {
-    if (rows != kR) return direct_rows<Load, kR - 1>(args, row, rows, panel, panel_end, w, w_stride, sums);
+    if (rows != kR) return direct_rows<Load, kR - 1>(args, row, rows, panel, panel_end, w, w_stride, sums, done);
     constexpr uint32_t kP = kR == 1 ? kVectorPanels : kR > kFloatRows ? kBlockTilePanels : kFloatPanels;
     for (; panel + kP <= panel_end; panel += kP) {
-      direct_tile<kR, kP, Load>(args, row, panel, w + panel * w_stride, w_stride, sums);
+      direct_tile<kR, kP, Load>(args, row, panel, w + panel * w_stride, w_stride, sums, done);
     }
     if constexpr (kP > 1) {
       for (; panel < panel_end; panel++) {
-        direct_tile<kR, 1, Load>(args, row, panel, w + panel * w_stride, w_stride, sums);
+        direct_tile<kR, 1, Load>(args, row, panel, w + panel * w_stride, w_stride, sums, done);
       }
     }
   }
@@ -144,9 +154,9 @@ void block_tile(uint32_t rows, const float* x, const float* w, uint64_t w_stride
 
 // Many rows. Weights come from memory (or are decoded) once per block of rows, chunk by chunk of the depth; what the
 // rows have in the chunk lies together in L2, whatever their stride. `source.chunk` gives a tile's panels as f32.
-template <typename Source>
+template <typename Source, typename Done>
 void float_block(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t panel, uint32_t panels,
-                 const Source& source, BlockScratch& scratch) {
+                 const Source& source, BlockScratch& scratch, const Done& done) {
   const uint32_t tiles = (rows + kBlockTileRows - 1) / kBlockTileRows, most = (rows + tiles - 1) / tiles;
   const uint32_t groups = (panels + kBlockTilePanels - 1) / kBlockTilePanels;
   const auto width = [&](uint32_t g) { return smaller_of(panels - g * kBlockTilePanels, kBlockTilePanels); };
@@ -177,20 +187,20 @@ void float_block(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t pan
   }
   for (uint32_t r = 0; r < rows; r++) {
     for (uint32_t p = 0; p < panels; p++) {
-      finish(args, row + r, panel + p, f_load(scratch.sums[p / kBlockTilePanels][r] + p % kBlockTilePanels * 16));
+      done(row + r, panel + p, f_load(scratch.sums[p / kBlockTilePanels][r] + p % kBlockTilePanels * 16));
     }
   }
 }
 
-template <typename Source>
+template <typename Source, typename Done>
 void float_blocks(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin, uint32_t panel_end,
-                  const Source& source, void* scratch) {
+                  const Source& source, void* scratch, const Done& done) {
   const uint32_t blocks = (row_end - row_begin + kGemmFloatRows - 1) / kGemmFloatRows;
   const uint32_t rows = (row_end - row_begin + blocks - 1) / blocks;
   for (uint32_t panel = panel_begin; panel < panel_end; panel += kGemmFloatPanels) {
     for (uint32_t row = row_begin; row < row_end; row += rows) {
       float_block(args, row, smaller_of(row_end - row, rows), panel, smaller_of(panel_end - panel, kGemmFloatPanels),
-                  source, *static_cast<BlockScratch*>(scratch));
+                  source, *static_cast<BlockScratch*>(scratch), done);
     }
   }
 }
@@ -222,17 +232,24 @@ struct PanelSource {
   }
 };
 
+// The panels that `source` has, `done(row, panel, sum)` with each result.
+template <typename Load, typename Done>
+void float_panels_gemm(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin,
+                       uint32_t panel_end, const PanelSource<Load>& source, void* scratch, Done done) {
+  if (row_end - row_begin <= kDirectRows) {
+    return direct_rows<Load>(args, row_begin, row_end - row_begin, panel_begin, panel_end, source.w, source.stride,
+                             static_cast<float*>(scratch), done);
+  }
+  float_blocks(args, row_begin, row_end, panel_begin, panel_end, source, scratch, done);
+}
 template <typename Load>
 void gemm_float(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin, uint32_t panel_end,
                 void* scratch) {
   using Element = typename Load::Element;
   const Element* w = reinterpret_cast<const Element*>(args.w);
   const uint64_t stride = panel_bytes(sizeof(Element) == 4 ? DType::f32 : DType::f16, args.depth) / sizeof(Element);
-  if (row_end - row_begin <= kDirectRows) {
-    return direct_rows<Load>(args, row_begin, row_end - row_begin, panel_begin, panel_end, w, stride,
-                             static_cast<float*>(scratch));
-  }
-  float_blocks(args, row_begin, row_end, panel_begin, panel_end, PanelSource<Load>{w, stride}, scratch);
+  float_panels_gemm(args, row_begin, row_end, panel_begin, panel_end, PanelSource<Load>{w, stride}, scratch,
+                    Finish{args});
 }
 
 // The file's own rows of any dtype: 16 rows are decoded to f32 and transposed to a panel, chunk by chunk.
@@ -248,6 +265,7 @@ struct DecodedSource {
         float* row = scratch.decoded[c];
         if (column + c < args.cols) {
           decode_row(type, args.w + (column + c) * stride_bytes + row_bytes(type, k), depth, row);
+          scale_values(args.scales, column + c, args.depth, k, depth, row);
         } else {
           for (uint32_t i = 0; i < depth; i++) row[i] = 0;
         }
@@ -263,7 +281,7 @@ struct DecodedSource {
 void gemm_decoded(DType type, const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin,
                   uint32_t panel_end, void* scratch) {
   float_blocks(args, row_begin, row_end, panel_begin, panel_end, DecodedSource{type, args, row_bytes(type, args.depth)},
-               scratch);
+               scratch, Finish{args});
 }
 template <DType kType>
 void gemm_decode(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin, uint32_t panel_end,

@@ -33,7 +33,7 @@ template <uint32_t kR, uint32_t kV, typename Body>
 DROVER_INLINE void for_tile(Body body) {
 #pragma GCC unroll 16
   for (uint32_t r = 0; r < kR; r++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (uint32_t v = 0; v < kV; v++) body(r, v);
 }
 

@@ -7,8 +7,6 @@
 namespace drover {
 namespace {
 
-#define DROVER_LAMBDA __attribute__((always_inline))
-
 inline constexpr uint32_t kPairs = 4;  // pairs of groups in 32 k
 
 template <typename Body>
@@ -73,6 +71,11 @@ struct Q4Format : Format32<kType, false> {
   template <int kPair>
   static DROVER_INLINE void codes(const uint8_t* columns, uint32_t pair, Bytes* low, Bytes* high) {
     FormatOf<kType>::four_bits(columns, pair, low, high);
+  }
+};
+struct I4Format : Q4Format<DType::i4> {
+  static DROVER_INLINE ColF scale(const uint8_t* super, uint32_t block, uint32_t column) {
+    return c_load(reinterpret_cast<const float*>(super) + block * 16 + column);
   }
 };
 template <DType kType>  // q5_0 and q5_1

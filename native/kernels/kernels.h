@@ -29,13 +29,22 @@ inline constexpr uint32_t kDTypeCount = static_cast<uint32_t>(DType::kCount);
 inline constexpr uint32_t kPanel = 16;          // columns of a weight panel, positions of a key panel
 inline constexpr uint32_t kPagePositions = 64;  // positions of a KV page
 
+// Scales of a weight [rows, depth] that lie beside it: row-major [rows, groups] f32, f16 or bf16 at any alignment, each
+// for depth / groups elements of its row. Without data they are 1.
+struct Scales {
+  const uint8_t* data = nullptr;
+  DType dtype = DType::f32;
+  uint32_t groups = 1;
+};
+
 enum class Activation : uint32_t { kNone, kSilu, kGeluErf, kGeluTanh, kRelu, kCount };
 
 // y[m, n] = act(sum_k x[m, k] w[n, k] + bias[n]) + residual[m, n]
 struct GemmArgs {
-  const void* x;            // [rows, depth] f32, a8_32 or a8_256 as the kernel says; see quantize.h for the a8 rows
+  const void* x;            // [rows, depth] of the dtype that the kernel says; quantize.h has the layouts
   uint64_t x_stride_bytes;  // between rows
   const uint8_t* w;         // prepared panels, or the file's rows
+  Scales scales;            // of the file's rows; panels hold theirs
   uint32_t rows, cols, depth;
   float* y;               // [rows, cols]
   uint64_t y_stride;      // elements between rows
@@ -56,7 +65,7 @@ inline constexpr uint32_t kGemmIntRows = 96, kGemmIntPanels = 16;       // a8 ac
 
 struct GemmKernel {
   GemmFunction run;   // null: this dtype has no native kernel of this kind
-  DType activations;  // what x must be: f32, a8_32 or a8_256
+  DType activations;  // what x must be
 };
 
 // One task of attention: the query rows [row_begin, row_end) of one sequence against one KV head.
@@ -89,6 +98,9 @@ struct KernelTable {
   // a8 rows of x: x [cols] f32 -> out (layout in quantize.h). Non-finite input gives a NaN scale.
   void (*quantize_a8_32)(const float* x, uint32_t cols, uint8_t* out);
   void (*quantize_a8_256)(const float* x, uint32_t cols, uint8_t* out);
+  void (*quantize_a8_row)(const float* x, uint32_t cols, uint8_t* out);
+  // bound: what the row's maximum counts as at most, positive; infinity: no bound
+  void (*quantize_f8_row)(const float* x, uint32_t cols, float bound, uint8_t* out);
   // out [cols] = x rounded to bf16, to nearest even
   void (*round_bf16)(const float* x, uint32_t cols, float* out);
   // out [cols] = x * weight / sqrt(mean(x^2) + eps)

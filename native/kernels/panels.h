@@ -11,7 +11,10 @@
 //   signs    lines of sign masks, a byte for 8 k: bit j of byte 4 c + i = column c, k = 8 (4 l + i) + j
 // "Line": 64 bytes, the codes of 16 columns x 4 consecutive k, byte 4 c + j = column c, k = 4 g + j; g is the group. A
 // line of n-bit fields holds 8 / n groups, the first in the lowest bits.
-// Superblocks are multiples of 64 bytes; a depth that ends inside a superblock is filled with zero codes and scales.
+// Panels of i8 and f8_e4m3 begin with a line of 16 floats, the columns' scales. i8: then lines of codes + 128, depth
+// rounded up to 64. f8_e4m3: then a line of 16 floats, NaN for columns that hold one and 1 for others, as loading a
+// code makes a number of a NaN; then [depth][16] bytes. Superblocks are multiples of 64 bytes; a depth that ends inside
+// a superblock is filled with zero codes and scales.
 #ifndef DROVER_KERNELS_PANELS_H_
 #define DROVER_KERNELS_PANELS_H_
 
@@ -26,6 +29,7 @@ inline constexpr uint32_t kLine = 64;
 enum class Halves : uint8_t {
   kPerBlock,      // 64 k: scale of the first 32-block, of the second
   kPerBlockMins,  // 64 k: the same, then minimum of the first, of the second
+  kFloats,        // 64 k: f32 scale of the first 32-block, of the second
   kSuper,         // 256 k: d, dmin (0 where there are no mins)
 };
 // Vectors of a grid in place of codes; the scales then count in `unit` of d.
@@ -43,7 +47,9 @@ struct PanelLayout {
   uint32_t low_bits;  // of a code, and how many lie above
   uint32_t high_bits;
   GridLayout grid = {0, 0, false, 1};
-  constexpr uint32_t scales_at() const { return halves == Halves::kPerBlockMins ? 128 : 64; }
+  constexpr uint32_t scales_at() const {
+    return halves == Halves::kPerBlockMins || halves == Halves::kFloats ? 128 : 64;
+  }
   constexpr uint32_t mins_at() const { return scales_at() + scales * 16; }
   constexpr uint32_t low_at() const { return mins_at() + (mins ? scales * 16 : 0); }
   constexpr uint32_t high_at() const { return low_at() + depth * 2 * low_bits; }
@@ -62,6 +68,8 @@ inline constexpr PanelLayout panel_layout(DType dtype) {
       return {64, Halves::kPerBlock, 0, false, 4, 0};
     case DType::q4_1:
       return {64, Halves::kPerBlockMins, 0, false, 4, 0};
+    case DType::i4:  // zero point 8
+      return {64, Halves::kFloats, 0, false, 4, 0};
     case DType::q5_0:  // zero point 16
       return {64, Halves::kPerBlock, 0, false, 4, 1};
     case DType::q5_1:
@@ -102,9 +110,15 @@ inline constexpr PanelLayout panel_layout(DType dtype) {
 inline constexpr bool is_float(DType dtype) {
   return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
 }
+// Formats with one scale per row, which multiply activations with one scale per row.
+inline constexpr bool is_row_scaled(DType dtype) { return dtype == DType::i8 || dtype == DType::f8_e4m3; }
+// Where their codes begin.
+inline constexpr uint32_t kI8Lines = kLine, kF8Lines = 2 * kLine;
 // Bytes of a panel; 0 for a dtype without a prepared form.
 inline constexpr uint64_t panel_bytes(DType dtype, uint32_t depth) {
   if (is_float(dtype)) return round_up(uint64_t{depth} * (dtype == DType::f32 ? 64 : 32), 64);
+  if (dtype == DType::i8) return kI8Lines + round_up(depth, 64) * 16;
+  if (dtype == DType::f8_e4m3) return kF8Lines + round_up(depth * uint64_t{16}, 64);
   const PanelLayout layout = panel_layout(dtype);
   return layout.depth == 0 ? 0 : (uint64_t{depth} + layout.depth - 1) / layout.depth * layout.bytes();
 }

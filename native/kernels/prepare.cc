@@ -200,6 +200,14 @@ void write_grid(const PanelLayout& layout, const Column* columns, uint8_t* out) 
 }
 
 void write_superblock(const PanelLayout& layout, const Column* columns, uint8_t* out) {
+  if (layout.halves == Halves::kFloats) {
+    float* floats = reinterpret_cast<float*>(out);
+    for (uint32_t c = 0; c < kCols; c++) {
+      floats[c] = columns[c].f[0];
+      floats[16 + c] = columns[c].f[1];
+    }
+    return write_nibbles(columns, layout.depth, out + layout.low_at());
+  }
   uint16_t* halves = reinterpret_cast<uint16_t*>(out);
   for (uint32_t c = 0; c < kCols; c++) {
     halves[c] = columns[c].d[0];
@@ -229,10 +237,17 @@ void clear(DType dtype, Column& column) {
   if (dtype == DType::q8_0) std::memset(column.codes, 0x80, sizeof column.codes);
 }
 
-// 16 bytes, and the interleaving of one half of two of them by units of 2 or 4 bytes.
+// 16 bytes, and the interleaving of one half of two of them by units of 1, 2 or 4 bytes.
 typedef uint16_t Lanes __attribute__((vector_size(16)));
+typedef uint8_t ByteLanes __attribute__((vector_size(16)));
 template <uint32_t kUnit, bool kHigh>
 Lanes interleave(Lanes a, Lanes b) {
+  if constexpr (kUnit == 1) {
+    const ByteLanes x = reinterpret_cast<ByteLanes>(a), y = reinterpret_cast<ByteLanes>(b);
+    constexpr int k = kHigh ? 8 : 0;
+    return reinterpret_cast<Lanes>(__builtin_shufflevector(x, y, k, k + 16, k + 1, k + 17, k + 2, k + 18, k + 3, k + 19,
+                                                           k + 4, k + 20, k + 5, k + 21, k + 6, k + 22, k + 7, k + 23));
+  }
   if constexpr (kUnit == 2 && !kHigh) return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
   if constexpr (kUnit == 2 && kHigh) return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
   if constexpr (kUnit == 4 && !kHigh) return __builtin_shufflevector(a, b, 0, 1, 8, 9, 2, 3, 10, 11);
@@ -278,14 +293,84 @@ void pack_float(const uint8_t* source, uint32_t columns, uint64_t stride, uint32
   }
 }
 
+float scale_at(const Scales& scales, uint64_t index) {
+  if (scales.data == nullptr) return 1;
+  float value;
+  decode_row(scales.dtype, scales.data + index * row_bytes(scales.dtype, 1), 1, &value);
+  return value;
+}
+
+// The `blocks` 32-blocks of a superblock of i4 that begins at `k` of row `row`.
+void read_i4(const uint8_t* codes, uint32_t blocks, const Scales& scales, uint32_t row, uint32_t k, uint32_t depth,
+             Column& column) {
+  if (blocks == 1) std::memset(&column, 0, sizeof column);
+  for (uint32_t i = 0; i < blocks * 16; i++) {
+    column.codes[2 * i] = codes[i] & 15;
+    column.codes[2 * i + 1] = codes[i] >> 4;
+  }
+  for (uint32_t b = 0; b < blocks; b++) {
+    column.f[b] = 1;
+    scale_values(scales, row, depth, k + b * 32, 1, &column.f[b]);
+  }
+}
+
+// One panel of i8: lines of codes + 128.
+void pack_i8(const uint8_t* source, uint32_t columns, uint32_t depth, uint8_t* lines) {
+  std::memset(lines, 0x80, round_up(depth, 64) * kCols);
+  for (uint32_t c = 0; c < columns; c++) {
+    const uint8_t* row = source + uint64_t{c} * depth;
+    uint32_t k = 0;
+    for (; k + 4 <= depth; k += 4) {
+      uint32_t four;
+      std::memcpy(&four, row + k, 4);
+      four ^= 0x80808080u;
+      std::memcpy(lines + k * kCols + c * 4, &four, 4);
+    }
+    for (; k < depth; k++) lines[(k & ~3u) * kCols + c * 4 + k % 4] = row[k] ^ 0x80;
+  }
+}
+// One panel of f8_e4m3; marks: 1, or NaN for columns that hold one.
+void pack_f8(const uint8_t* source, uint32_t columns, uint32_t depth, float* marks, uint8_t* out) {
+  for (uint32_t c = 0; c < kCols; c++) marks[c] = 1;
+  for (uint32_t c = 0; c < columns; c++) {
+    const uint8_t* row = source + uint64_t{c} * depth;
+    bool bad = false;
+    for (uint32_t k = 0; k < depth; k++) bad |= (row[k] & 0x7f) == 0x7f;
+    if (bad) marks[c] = __builtin_nanf("");
+  }
+  pack_float<uint8_t>(source, columns, depth, depth, out);
+}
+void pack_row_scaled(DType dtype, const uint8_t* source, uint32_t columns, uint32_t depth, const Scales& scales,
+                     uint32_t first_row, uint8_t* out) {
+  float* to = reinterpret_cast<float*>(out);
+  for (uint32_t c = 0; c < kCols; c++) to[c] = c < columns ? scale_at(scales, first_row + c) : 0;
+  if (dtype == DType::i8) return pack_i8(source, columns, depth, out + kI8Lines);
+  pack_f8(source, columns, depth, to + kCols, out + kF8Lines);
+}
+
 }  // namespace
+
+bool may_have_scales(DType dtype, uint32_t depth, uint32_t groups) {
+  if (is_row_scaled(dtype)) return groups == 1;
+  return dtype == DType::i4 && groups > 0 && depth % groups == 0 && depth / groups % 32 == 0;
+}
+
+void scale_values(const Scales& scales, uint32_t row, uint32_t depth, uint32_t begin, uint32_t count, float* values) {
+  if (scales.data == nullptr) return;
+  const uint32_t size = depth / scales.groups;
+  for (uint32_t i = 0; i < count;) {
+    const uint32_t group = (begin + i) / size, end = (group + 1) * size - begin;
+    const float scale = scale_at(scales, uint64_t{row} * scales.groups + group);
+    for (; i < count && i < end; i++) values[i] *= scale;
+  }
+}
 
 uint64_t prepared_bytes(DType dtype, uint32_t rows, uint32_t depth) {
   return (uint64_t{rows} + kPanel - 1) / kPanel * panel_bytes(dtype, depth);
 }
 
 void prepare_panels(DType dtype, const uint8_t* source, uint32_t rows, uint32_t depth, uint32_t panel_begin,
-                    uint32_t panel_end, uint8_t* out) {
+                    uint32_t panel_end, uint8_t* out, const Scales& scales) {
   const uint64_t stride = row_bytes(dtype, depth), panel_stride = panel_bytes(dtype, depth);
   const PanelLayout layout = panel_layout(dtype);
   for (uint32_t panel = panel_begin; panel < panel_end; panel++) {
@@ -300,6 +385,10 @@ void prepare_panels(DType dtype, const uint8_t* source, uint32_t rows, uint32_t 
       }
       continue;
     }
+    if (is_row_scaled(dtype)) {
+      pack_row_scaled(dtype, first, columns, depth, scales, panel * kPanel, to);
+      continue;
+    }
     Column block[kPanel];
     for (Column& column : block) clear(dtype, column);
     for (uint32_t k = 0; k < depth; k += layout.depth, to += layout.bytes()) {
@@ -308,6 +397,10 @@ void prepare_panels(DType dtype, const uint8_t* source, uint32_t rows, uint32_t 
         const uint8_t* from = first + c * stride + row_bytes(dtype, k);
         if (layout.depth == 256) {
           read_256(dtype, from, block[c]);
+          continue;
+        }
+        if (dtype == DType::i4) {
+          read_i4(from, blocks, scales, panel * kPanel + c, k, depth, block[c]);
           continue;
         }
         if (blocks == 1) clear(dtype, block[c]);
@@ -326,6 +419,7 @@ int32_t code_value(DType dtype, int32_t code) {
     case DType::q8_0:
       return code - 128;
     case DType::q4_0:
+    case DType::i4:
       return code - 8;
     case DType::q5_0:
       return code - 16;
@@ -401,6 +495,17 @@ void decode_prepared_row(DType dtype, const uint8_t* prepared, uint32_t, uint32_
     }
     return;
   }
+  if (is_row_scaled(dtype)) {
+    const float scale = reinterpret_cast<const float*>(panel)[c];
+    for (uint32_t k = 0; k < depth; k++) {
+      const uint64_t at = dtype == DType::i8 ? kI8Lines + uint64_t{k & ~3u} * kPanel + c * 4 + k % 4
+                                             : kF8Lines + uint64_t{k} * kPanel + c;
+      const uint8_t code = dtype == DType::i8 ? panel[at] ^ 0x80 : panel[at];
+      decode_row(dtype, &code, 1, out + k);
+      out[k] *= scale;
+    }
+    return;
+  }
   const PanelLayout layout = panel_layout(dtype);
   for (uint32_t k = 0; k < depth; k++) {
     const uint8_t* super = panel + uint64_t{k / layout.depth} * layout.bytes();
@@ -408,6 +513,10 @@ void decode_prepared_row(DType dtype, const uint8_t* prepared, uint32_t, uint32_
     const uint32_t i = k % layout.depth;
     const float value = static_cast<float>(layout.grid.vector == 0 ? coded_element(dtype, layout, super, i, c)
                                                                    : grid_element(dtype, layout, super, i, c));
+    if (layout.halves == Halves::kFloats) {
+      out[k] = reinterpret_cast<const float*>(super)[i / 32 * 16 + c] * value;
+      continue;
+    }
     if (layout.halves != Halves::kSuper) {
       const uint16_t half = halves[i / 32 * 16 + c];
       const float d = dtype == DType::mxfp4 ? bfloat_to_float(half) : half_to_float(half);

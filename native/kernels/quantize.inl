@@ -66,9 +66,65 @@ void quantize_a8_256(const float* x, uint32_t cols, uint8_t* out) {
   }
 }
 
+// The largest magnitude of a row; NaN when it holds anything that is not finite.
+DROVER_INLINE float row_peak(const float* x, uint32_t cols) {
+  F32x16 largest = f_zero(), poison = f_zero();
+  for (uint32_t i = 0; i < cols; i += 16) {
+    const F32x16 v = i + 16 <= cols ? f_load(x + i) : f_load_part(x + i, cols - i);
+    largest = f_max(largest, f_abs(v));
+    poison = f_fma(v, f_zero(), poison);
+  }
+  return f_sum(poison) == 0.0f ? f_largest(largest) : __builtin_nanf("");
+}
+
+void quantize_a8_row(const float* x, uint32_t cols, uint8_t* out) {
+  int8_t* q = reinterpret_cast<int8_t*>(out);
+  const float peak = row_peak(x, cols);
+  const float scale = (peak < 1e-8f ? 1e-8f : peak) / 127.0f;
+  const F32x16 divisor = f_set(scale);
+  const uint32_t padded = static_cast<uint32_t>(round_up(cols, 64));
+  for (uint32_t i = 0; i < padded; i += 16) {
+    I32x16 codes = i_zero();
+    if (scale == scale && i < cols) {
+      const F32x16 v = i + 16 <= cols ? f_load(x + i) : f_load_part(x + i, cols - i);
+      codes = i_from_f(f_div(v, divisor));
+    }
+    i_store_i8(q + i, codes);
+  }
+  const int32_t zero = -128 * sum_of(q, cols);
+  __builtin_memcpy(out + a8_row_scale(cols), &scale, 4);
+  __builtin_memcpy(out + a8_row_zero128(cols), &zero, 4);
+}
+
+// The nearest number that e4m3 has, ties to the even one; |value| at most 448.
+DROVER_INLINE float nearest_e4m3(float value) {
+  const uint32_t bits = float_to_bits(value), sign = bits & 0x80000000u, magnitude = bits & 0x7fffffffu;
+  const uint32_t normal = (magnitude + 0x7ffffu + (magnitude >> 20 & 1u)) & 0xfff00000u;
+  // Below 2^-6 the unit is 2^-9: that of the last bit at 2^14.
+  const float small = (bits_to_float(magnitude) + 16384.0f) - 16384.0f;
+  return bits_to_float(sign | (magnitude < 0x3c800000u ? float_to_bits(small) : normal));
+}
+
+void quantize_f8_row(const float* x, uint32_t cols, float bound, uint8_t* out) {
+  float* values = reinterpret_cast<float*>(out);
+  float peak = row_peak(x, cols);
+  const bool finite = peak == peak;
+  peak = peak < 1e-12f ? 1e-12f : peak;
+  peak = peak > bound ? bound : peak;
+  const float factor = 448.0f / peak;
+  for (uint32_t i = 0; i < cols; i++) {
+    const float scaled = x[i] * factor;
+    values[i] = finite ? nearest_e4m3(scaled > 448.0f ? 448.0f : scaled < -448.0f ? -448.0f : scaled) : 0.0f;
+  }
+  const float scale = peak / 448.0f;
+  __builtin_memcpy(out + f8_row_scale(cols), &scale, 4);
+}
+
 constexpr void fill_quantize(KernelTable& table) {
   table.quantize_a8_32 = quantize_a8_32;
   table.quantize_a8_256 = quantize_a8_256;
+  table.quantize_a8_row = quantize_a8_row;
+  table.quantize_f8_row = quantize_f8_row;
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Ops that treat each row by itself: norm, quantisation, gate, rotary embedding, softmax and its kin.
 #include <cmath>
 
+#include "kernels/quantize.h"
 #include "op.h"
 
 namespace drover {
@@ -36,23 +37,31 @@ const OpImplementation op_rms_norm = {
 
 const OpImplementation op_quantize = {
     [](Check& c) {
-      c.require(c.tensor(0).dtype == DType::a8_32 || c.tensor(0).dtype == DType::a8_256,
-                "quantize writes a8_32 or a8_256", static_cast<int64_t>(c.tensor(0).dtype),
-                static_cast<int64_t>(DType::a8_32));
+      c.require(c.tensor(0).dtype >= DType::a8_32, "quantize writes a8_32, a8_256, a8_row or f8_row",
+                static_cast<int64_t>(c.tensor(0).dtype), static_cast<int64_t>(DType::a8_32));
       c.dtype(c.tensor(1), DType::f32, "quantize reads f32");
       c.same_rows(c.tensor(0), c.tensor(1), "quantize keeps the rows");
       c.cols(c.tensor(0), c.tensor(1).cols, "quantize keeps the columns");
       c.apart(c.tensor(0), c.tensor(1), "quantize does not work in place");
       c.require(c.tensor(0).dtype != DType::a8_256 || c.tensor(0).cols % 256 == 0, "a8_256 rows hold whole blocks",
                 c.tensor(0).cols, 256);
+      c.require(c.tensor(0).dtype != DType::a8_row || c.tensor(0).cols <= kMostByteDepth,
+                "sums over an a8_row fit 32 bits", c.tensor(0).cols, kMostByteDepth);
+      c.require(c.real(2) > 0, "quantize's bound is positive", c.word(2), 1);
     },
     [](const Run& run, const Op& op) {
       const Tensor& out = run.program.tensors[op.argument[0]];
       const Tensor& x = run.program.tensors[op.argument[1]];
-      const auto quantize =
-          out.dtype == DType::a8_32 ? run.program.kernels->quantize_a8_32 : run.program.kernels->quantize_a8_256;
-      for_rows(run, run.rows_of(out), out.cols,
-               [&](uint32_t row, uint32_t) { quantize(row_f32(x, row), out.cols, out.data + row * out.stride); });
+      const KernelTable& kernels = *run.program.kernels;
+      const float bound = __builtin_bit_cast(float, op.argument[2]);
+      const auto quantize = out.dtype == DType::a8_32    ? kernels.quantize_a8_32
+                            : out.dtype == DType::a8_256 ? kernels.quantize_a8_256
+                                                         : kernels.quantize_a8_row;
+      for_rows(run, run.rows_of(out), out.cols, [&](uint32_t row, uint32_t) {
+        uint8_t* to = out.data + row * out.stride;
+        if (out.dtype == DType::f8_row) return kernels.quantize_f8_row(row_f32(x, row), out.cols, bound, to);
+        quantize(row_f32(x, row), out.cols, to);
+      });
     },
     nullptr};
 

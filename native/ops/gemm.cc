@@ -1,5 +1,6 @@
 // Matrix product with its epilogue: chooses the kernel for the weight and cuts the work into tasks.
 #include "kernels/prepare.h"
+#include "kernels/quantize.h"
 #include "op.h"
 
 namespace drover {
@@ -41,6 +42,8 @@ const OpImplementation op_gemm = {
       const DType wanted = prepared ? kernel_of(c.program, w).activations : DType::f32;
       c.require(x.dtype == wanted, "gemm's input has the dtype its weight asks for", static_cast<int64_t>(x.dtype),
                 static_cast<int64_t>(wanted));
+      c.require(!prepared || w.dtype != DType::i8 || w.cols <= kMostByteDepth, "i8 sums fit 32 bits", w.cols,
+                kMostByteDepth);
       if (!c.absent(3)) {
         c.require((c.weight(3).flags & kDecode) != 0, "gemm's bias is decoded", c.weight(3).flags, kDecode);
         c.require(c.weight(3).rows == 1 && c.weight(3).cols == out.cols, "gemm's bias is [1, outputs]",
@@ -62,6 +65,7 @@ const OpImplementation op_gemm = {
       args.x = x.data;
       args.x_stride_bytes = x.stride;
       args.w = w.prepared != nullptr ? w.prepared : w.file;
+      args.scales = w.scales;
       args.rows = run.rows_of(out);
       args.cols = w.rows;
       args.depth = w.cols;

@@ -12,6 +12,7 @@ void read_row(const Weight& w, uint32_t row, float* out) {
     decode_prepared_row(w.dtype, w.prepared, w.rows, w.cols, row, out);
   } else {
     decode_row(w.dtype, w.file + row * row_bytes(w.dtype, w.cols), w.cols, out);
+    scale_values(w.scales, row, w.cols, 0, w.cols, out);
   }
 }
 

@@ -45,7 +45,7 @@ void check_random(DType dtype, Random& random) {
   }
   CHECK(contradictions == 0, "%s: row_is_finite is wrong about %u rows", name_of(dtype), contradictions);
   CHECK(finite_rows > 0, "%s: no finite row", name_of(dtype));
-  const bool integer = dtype >= DType::i8 && dtype <= DType::i64;
+  const bool integer = (dtype >= DType::i8 && dtype <= DType::i64) || dtype == DType::i4;
   CHECK((other_rows > 0) != integer, "%s: %u rows are not finite", name_of(dtype), other_rows);
 }
 

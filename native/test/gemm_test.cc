@@ -43,6 +43,7 @@ Buffer<uint8_t> random_rows(DType dtype, uint32_t rows, uint32_t cols, Random& r
       case DType::i16:
       case DType::i32:
       case DType::i64:
+      case DType::i4:
         break;
       case DType::q8_k:
         put(i, normal() * 0.01f);
@@ -97,14 +98,21 @@ Input make_input(const KernelTable& table, DType type, uint32_t rows, uint32_t d
     if (type == DType::f32) std::memcpy(to, from, depth * 4);
     if (type == DType::a8_32) table.quantize_a8_32(from, depth, to);
     if (type == DType::a8_256) table.quantize_a8_256(from, depth, to);
+    if (type == DType::a8_row) table.quantize_a8_row(from, depth, to);
+    if (type == DType::f8_row) table.quantize_f8_row(from, depth, INFINITY, to);
     for (uint32_t k = 0; k < depth; k++) {
       float value = from[k];
       if (type != DType::f32) {
-        const uint32_t block = type == DType::a8_32 ? 32 : 256;
-        const uint64_t scales = type == DType::a8_32 ? a8_32_scales(depth) : a8_256_scales(depth);
+        const uint32_t block = type == DType::a8_32 ? 32 : type == DType::a8_256 ? 256 : depth;
+        const uint64_t scales = type == DType::a8_32    ? a8_32_scales(depth)
+                                : type == DType::a8_256 ? a8_256_scales(depth)
+                                : type == DType::a8_row ? a8_row_scale(depth)
+                                                        : f8_row_scale(depth);
         float scale;
         std::memcpy(&scale, to + scales + k / block * 4, 4);
-        value = scale * static_cast<float>(reinterpret_cast<const int8_t*>(to)[k]);
+        float code = static_cast<float>(reinterpret_cast<const int8_t*>(to)[k]);
+        if (type == DType::f8_row) std::memcpy(&code, to + k * 4, 4);
+        value = scale * code;
       }
       input.meant[uint64_t{r} * depth + k] = value;
     }
@@ -127,6 +135,21 @@ double activated(Activation activation, double x) {
   }
 }
 
+// Scales beside the weight, where its format takes them: any float type, and for i4 any number of groups.
+struct SideScales {
+  SideScales(DType dtype, uint32_t rows, uint32_t depth, Random& random)
+      : type(kTypes[random.below(3)]),
+        groups(dtype == DType::i4 ? depth / 32 / (depth % 64 == 0 ? 1 + random.below(2) : 1) : 1),
+        bytes(random_rows(type, rows, groups, random)) {
+    if (may_have_scales(dtype, depth, groups)) scales = {bytes.data(), type, groups};
+  }
+  static constexpr DType kTypes[] = {DType::f32, DType::f16, DType::bf16};
+  DType type;
+  uint32_t groups;
+  Buffer<uint8_t> bytes;
+  Scales scales;
+};
+
 struct Case {
   DType dtype;
   uint32_t rows, cols, depth;
@@ -143,7 +166,8 @@ void check_gemm(const Case& c, Random& random) {
   const uint32_t index = static_cast<uint32_t>(c.dtype), depth = c.depth, panels = (c.cols + kPanel - 1) / kPanel;
   const Buffer<uint8_t> file = random_rows(c.dtype, c.cols, depth, random);
   Buffer<uint8_t> prepared(c.decoded ? 0 : prepared_bytes(c.dtype, c.cols, depth));
-  if (!c.decoded) prepare_panels(c.dtype, file.data(), c.cols, depth, 0, panels, prepared.data());
+  const SideScales side(c.dtype, c.cols, depth, random);
+  if (!c.decoded) prepare_panels(c.dtype, file.data(), c.cols, depth, 0, panels, prepared.data(), side.scales);
   const Buffer<float> x = normals(uint64_t{c.rows} * depth, random), bias = normals(c.cols, random);
   const uint32_t stride = c.cols + random.below(3);
   const uint64_t last = uint64_t{c.rows - 1} * stride + c.cols;  // the output ends with its last row
@@ -151,6 +175,7 @@ void check_gemm(const Case& c, Random& random) {
   Buffer<float> weights(uint64_t{c.cols} * depth), first(last);
   for (uint32_t i = 0; i < c.cols; i++) {
     decode_row(c.dtype, file.data() + i * row_bytes(c.dtype, depth), depth, weights.data() + uint64_t{i} * depth);
+    scale_values(side.scales, i, depth, 0, depth, weights.data() + uint64_t{i} * depth);
   }
   for (const KernelTable* table : tables) {
     const DType activations = c.decoded ? DType::f32 : table->gemm[index].activations;
@@ -162,6 +187,7 @@ void check_gemm(const Case& c, Random& random) {
     args.x = input.stored.data();
     args.x_stride_bytes = input.stride;
     args.w = c.decoded ? file.data() : prepared.data();
+    args.scales = c.decoded ? side.scales : Scales{};
     args.rows = c.rows;
     args.cols = c.cols;
     args.depth = depth;
@@ -250,6 +276,64 @@ void check_any_bytes(DType dtype, uint32_t rows, Random& random) {
   CHECK(hidden == 0 || dtype == DType::mxfp4, "%s: %u outputs hide what is not finite", name_of(dtype), hidden);
 }
 
+// Sums at the ends of 32 bits, and where 16-bit sums of pairs would saturate.
+void check_i8_extremes() {
+  const uint32_t depth = kMostByteDepth, cols = 19;
+  Buffer<uint8_t> file(uint64_t{cols} * depth), prepared(prepared_bytes(DType::i8, cols, depth));
+  for (uint64_t i = 0; i < file.count(); i++) file[i] = i / depth % 3 == 0 ? 0x80 : i / depth % 3 == 1 ? 0x7f : 0;
+  prepare_panels(DType::i8, file.data(), cols, depth, 0, 2, prepared.data());
+  for (const uint32_t rows : {1u, 9u}) {
+    Buffer<float> x(uint64_t{rows} * depth), y(uint64_t{rows} * cols);
+    for (uint64_t i = 0; i < x.count(); i++) x[i] = i / depth % 2 == 0 ? -127.0f : 127.0f;
+    for (const KernelTable* table : runnable_tables()) {
+      const Input input = make_input(*table, DType::a8_row, rows, depth, x);
+      Buffer<uint8_t> scratch(kGemmScratchBytes);
+      GemmArgs args{};
+      args.x = input.stored.data();
+      args.x_stride_bytes = input.stride;
+      args.w = prepared.data();
+      args.rows = rows;
+      args.cols = cols;
+      args.depth = depth;
+      args.y = y.data();
+      args.y_stride = cols;
+      table->gemm[static_cast<uint32_t>(DType::i8)].run(args, 0, rows, 0, 2, scratch.data());
+      for (uint64_t i = 0; i < y.count(); i++) {
+        const int32_t w = i % cols % 3 == 0 ? -128 : i % cols % 3 == 1 ? 127 : 0, sign = i / cols % 2 == 0 ? -127 : 127;
+        const int32_t sum = w * sign * static_cast<int32_t>(depth);
+        CHECK(y[i] == static_cast<float>(sum), "%s: %u rows, output %llu is %g, not %d", table->isa, rows,
+              static_cast<unsigned long long>(i), y[i], sum);
+      }
+    }
+  }
+}
+
+// A NaN among the codes shows in its column and nowhere else.
+void check_f8_nan() {
+  Random random(5);
+  const uint32_t depth = 70, cols = 20, bad = 17;
+  Buffer<uint8_t> file = random_rows(DType::f8_e4m3, cols, depth, random);
+  file[bad * depth + 33] = 0xff;
+  Buffer<uint8_t> prepared(prepared_bytes(DType::f8_e4m3, cols, depth)), scratch(kGemmScratchBytes);
+  prepare_panels(DType::f8_e4m3, file.data(), cols, depth, 0, 2, prepared.data());
+  const Buffer<float> x = normals(depth, random);
+  for (const KernelTable* table : runnable_tables()) {
+    const Input input = make_input(*table, DType::f8_row, 1, depth, x);
+    Buffer<float> y(cols);
+    GemmArgs args{};
+    args.x = input.stored.data();
+    args.x_stride_bytes = input.stride;
+    args.w = prepared.data();
+    args.rows = 1;
+    args.cols = cols;
+    args.depth = depth;
+    args.y = y.data();
+    args.y_stride = cols;
+    table->gemm[static_cast<uint32_t>(DType::f8_e4m3)].run(args, 0, 1, 0, 2, scratch.data());
+    for (uint32_t i = 0; i < cols; i++) CHECK(std::isfinite(y[i]) == (i != bad), "%s: output %u", table->isa, i);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -272,9 +356,16 @@ int main() {
     // More rows than one pass holds, and a second pass along the depth.
     if (panels) check_gemm({dtype, 100, 48, unit == 1 ? 300u : 512u, false, false, Activation::kNone}, random);
   }
+  // Chunks of i8, whole and broken, and panels that fill no tile.
+  check_gemm({DType::i8, 100, 16 * 7, 1100, false, true, Activation::kNone}, random);
+  check_gemm({DType::i8, 7, 16 * 9, 1025, false, true, Activation::kNone}, random);
+  check_i8_extremes();
+  check_f8_nan();
   for (const DType dtype : {DType::f32, DType::f16}) {
     check_gemm({dtype, 200, 70, 30, false, true, Activation::kNone}, random);
     check_gemm({dtype, 200, 20, 30, true, true, Activation::kNone}, random);
+    // More than a block of rows, than its panels, and than a chunk of the depth.
+    check_gemm({dtype, 300, 530, 270, false, true, Activation::kNone}, random);
   }
   return check_summary();
 }

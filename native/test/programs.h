@@ -3,6 +3,7 @@
 #ifndef DROVER_TEST_PROGRAMS_H_
 #define DROVER_TEST_PROGRAMS_H_
 
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -41,9 +42,11 @@ struct ProgramWords {
     header[11] += stride * rows;
     return header[7]++;
   }
-  uint32_t weight(uint32_t region, const char* type, uint64_t offset, uint32_t rows, uint32_t cols, uint32_t flags) {
+  // scales: 1 + the index of the weight that holds them, or 0.
+  uint32_t weight(uint32_t region, const char* type, uint64_t offset, uint32_t rows, uint32_t cols, uint32_t flags,
+                  uint32_t scales = 0) {
     for (const uint32_t word : {region, dtype(type), static_cast<uint32_t>(offset), static_cast<uint32_t>(offset >> 32),
-                                rows, cols, flags, 0u}) {
+                                rows, cols, flags, scales}) {
       weights.push_back(word);
     }
     return header[8]++;
@@ -126,15 +129,21 @@ struct Everything {
     p.header[3] = kMostRows, p.header[4] = kMostOutputs, p.header[5] = kMostSequences, p.header[6] = kMostPages;
     p.header[12] = 1, p.header[13] = kKvHeads, p.header[14] = kHeadDim, p.header[15] = dtype(kv_type);
     p.header[16] = kPages, p.header[17] = kVocabulary;
-    const auto weight = [&](const char* type, uint32_t rows, uint32_t cols, uint32_t flags) {
-      return p.weight(0, type, weights.add(type, rows, cols, random), rows, cols, flags);
+    const auto weight = [&](const char* type, uint32_t rows, uint32_t cols, uint32_t flags, uint32_t scales = 0) {
+      return p.weight(0, type, weights.add(type, rows, cols, random), rows, cols, flags, scales);
     };
+    const uint32_t unbounded = float_word(INFINITY);
     const uint32_t table = weight("f32", kVocabulary, kWidth, kPrepared), norm = weight("f32", 1, kWidth, kDecoded);
     const uint32_t wq = weight("q8_0", kWidth, kWidth, kPrepared), wk = weight("f16", 16, kWidth, kPrepared);
     const uint32_t wv = weight("q8_0", 16, kWidth, kPlain), bias = weight("f16", 1, 16, kDecoded);
     const uint32_t wo = weight("f16", kWidth, kWidth, kPlain), frequencies = weight("f32", 1, kHeadDim / 2, kDecoded);
     const uint32_t gate = weight("q8_0", kInner, kWidth, kPrepared), up = weight("q8_0", kInner, kWidth, kPrepared);
     const uint32_t down = weight("q8_0", kWidth, kInner, kPrepared), large = weight("q6_k", 20, 256, kPrepared);
+    const uint32_t row_scales = weight("f16", 18, 1, kPlain), group_scales = weight("f32", 18, 4, kPlain);
+    const uint32_t bytes = weight("i8", 18, 256, kPrepared, row_scales + 1);
+    const uint32_t small_floats = weight("f8_e4m3", 18, 256, kPrepared, row_scales + 1);
+    const uint32_t nibbles = weight("i4", 18, 256, kPrepared, group_scales + 1);
+    const uint32_t stored_nibbles = weight("i4", 18, 256, kPlain, group_scales + 1);
     const uint32_t x = p.tensor("f32", kWidth, kRows), h = p.tensor("f32", kWidth, kRows);
     const uint32_t q8 = p.tensor("a8_32", kWidth, kRows), q = p.tensor("f32", kWidth, kRows);
     const uint32_t k = p.tensor("f32", 16, kRows), v = p.tensor("f32", 16, kRows);
@@ -151,7 +160,7 @@ struct Everything {
     wide = p.tensor("f32", 20, kFixed, 20);
     p.op("embed", {x, table});
     p.op("rms_norm", {h, x, norm, float_word(1e-5f)});
-    p.op("quantize", {q8, h});
+    p.op("quantize", {q8, h, unbounded});
     p.op("gemm", {q, q8, wq, kAbsent, kAbsent, 0});
     p.op("gemm", {k, h, wk, bias, kAbsent, 0});
     p.op("gemm", {v, h, wv, kAbsent, kAbsent, 0});
@@ -162,11 +171,11 @@ struct Everything {
     p.op("attention", {mixed, q, 0, kHeads, float_word(0.35f), 1, 0});
     p.op("gemm", {x, mixed, wo, kAbsent, x, 0});
     p.op("rms_norm", {h, x, norm, float_word(1e-5f)});
-    p.op("quantize", {q8, h});
+    p.op("quantize", {q8, h, unbounded});
     p.op("gemm", {g, q8, gate, kAbsent, kAbsent, 0});
     p.op("gemm", {u, q8, up, kAbsent, kAbsent, 3});
     p.op("swiglu", {g, g, u});
-    p.op("quantize", {g8, g});
+    p.op("quantize", {g8, g, unbounded});
     p.op("gemm", {x, g8, down, kAbsent, x, 0});
     p.op("gather", {last, x});
     p.op("gemm", {logits, last, table, kAbsent, kAbsent, 0});
@@ -177,8 +186,17 @@ struct Everything {
     p.op("log_softmax", {logits, logits});
     p.op("softmax", {probabilities, probabilities});
     p.op("dequantize", {flat, large});
-    p.op("quantize", {flat8, flat});
+    p.op("quantize", {flat8, flat, unbounded});
     p.op("gemm", {wide, flat8, large, kAbsent, kAbsent, 4});
+    const uint32_t narrow = p.tensor("f32", 18, kFixed, 20), byte_rows = p.tensor("a8_row", 256, kFixed, 20);
+    const uint32_t float_rows = p.tensor("f8_row", 256, kFixed, 20), flat32 = p.tensor("a8_32", 256, kFixed, 20);
+    p.op("quantize", {byte_rows, flat, unbounded});
+    p.op("gemm", {narrow, byte_rows, bytes, kAbsent, kAbsent, 0});
+    p.op("quantize", {float_rows, flat, float_word(1200)});
+    p.op("gemm", {narrow, float_rows, small_floats, kAbsent, narrow, 0});
+    p.op("quantize", {flat32, flat, unbounded});
+    p.op("gemm", {narrow, flat32, nibbles, kAbsent, narrow, 0});
+    p.op("gemm", {narrow, flat, stored_nibbles, kAbsent, narrow, 0});
     op_count = p.header[9];
   }
 

@@ -93,6 +93,45 @@ bool right_a8_256(const Buffer<uint8_t>& row, const Buffer<float>& x) {
   return true;
 }
 
+// Nearest e4m3 number, ties to even; |value| at most 448.
+float nearest_e4m3(float value) {
+  int exponent;
+  std::frexp(value, &exponent);
+  const double unit = std::ldexp(1.0, std::max(exponent - 4, -9));
+  return static_cast<float>(std::copysign(std::nearbyint(std::fabs(value) / unit) * unit, static_cast<double>(value)));
+}
+
+float peak_of(const Buffer<float>& x) {
+  float peak = 0;
+  for (uint64_t i = 0; i < x.count(); i++) {
+    if (!std::isfinite(x[i])) return NAN;
+    peak = std::fmax(peak, std::fabs(x[i]));
+  }
+  return peak;
+}
+
+bool right_a8_row(const Buffer<uint8_t>& row, const Buffer<float>& x) {
+  const uint32_t cols = static_cast<uint32_t>(x.count()), padded = (cols + 63) / 64 * 64;
+  const float peak = peak_of(x), scale = peak != peak ? peak : std::max(peak, 1e-8f) / 127.0f;
+  int sum = 0;
+  for (uint32_t i = 0; i < padded; i++) {
+    const int code = i < cols && scale == scale ? static_cast<int>(std::nearbyint(x[i] / scale)) : 0;
+    if (read<int8_t>(row, 0, i) != code) return false;
+    sum += code;
+  }
+  return same_scale(read<float>(row, padded, 0), scale) && read<int32_t>(row, padded, 1) == -128 * sum;
+}
+
+bool right_f8_row(const Buffer<uint8_t>& row, const Buffer<float>& x, float bound) {
+  const float peak = peak_of(x), counted = peak != peak ? peak : std::min(std::max(peak, 1e-12f), bound);
+  for (uint32_t i = 0; i < x.count(); i++) {
+    const float scaled = std::min(std::max(x[i] * (448.0f / counted), -448.0f), 448.0f);
+    const float right = peak != peak ? 0 : nearest_e4m3(scaled), found = read<float>(row, 0, i);
+    if (std::memcmp(&right, &found, 4) != 0) return false;
+  }
+  return same_scale(read<float>(row, x.bytes(), 0), counted / 448.0f);
+}
+
 void check_row(const char* what, const Buffer<float>& x) {
   const uint32_t cols = static_cast<uint32_t>(x.count());
   for (const KernelTable* table : runnable_tables()) {
@@ -101,6 +140,13 @@ void check_row(const char* what, const Buffer<float>& x) {
     CHECK(right_a8_32(small, x), "a8_32 of %u, %s: %s", cols, what, table->isa);
     table->quantize_a8_256(x.data(), cols, large.data());
     CHECK(right_a8_256(large, x), "a8_256 of %u, %s: %s", cols, what, table->isa);
+    Buffer<uint8_t> whole(activation_row_bytes(DType::a8_row, cols)), floats(activation_row_bytes(DType::f8_row, cols));
+    table->quantize_a8_row(x.data(), cols, whole.data());
+    CHECK(right_a8_row(whole, x), "a8_row of %u, %s: %s", cols, what, table->isa);
+    for (const float bound : {INFINITY, 1200.0f, 1.0f}) {
+      table->quantize_f8_row(x.data(), cols, bound, floats.data());
+      CHECK(right_f8_row(floats, x, bound), "f8_row of %u, bound %g, %s: %s", cols, bound, what, table->isa);
+    }
   }
 }
 

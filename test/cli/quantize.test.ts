@@ -149,6 +149,24 @@ test('an importance matrix is used, and one of another model refused', async () 
   })
 })
 
+test('a folder becomes a folder', async () => {
+  await withFolder(async (folder) => {
+    const source = fixture('llama31-rope8-like')
+    const path = join(folder, 'int8')
+    const { formats } = await outputJson<{ formats: Record<string, number> }>(['quantize', source, path, '-t', 'int8'])
+    assert.ok((formats['int8'] ?? 0) > 0)
+    assert.ok(readdirSync(path).includes('tokenizer.json'))
+    await refused(['quantize', source, path, '-t', 'int8'], /^drover: E_ARGUMENT: the output exists/)
+    await refused(
+      ['quantize', source, `${path}-4`, '-t', 'q4_k'],
+      /^drover: E_UNSUPPORTED: a folder is not .*options\.type/,
+    )
+    await refused(['quantize', source, `${path}-4`, '-t', 'int4', '--pure'], /options\.pure/)
+    await refused(['quantize', source, join(folder, 'x.gguf'), '-t', 'int8'], /there is no such type/)
+    assert.equal(readdirSync(folder), ['int8'])
+  })
+})
+
 test('wrong arguments, and an interrupt that leaves nothing behind', async () => {
   await withFolder(async (folder) => {
     const path = join(folder, 'x.gguf')
@@ -156,7 +174,10 @@ test('wrong arguments, and an interrupt that leaves nothing behind', async () =>
     await refused(['quantize', storiesPath, path, '-t', 'q9'], /^drover: E_ARGUMENT: there is no such type.*q4_k_m/)
     await refused(['quantize', storiesPath, path, '-t', 'q8_0', '--keep-output', 'q9'], /options\.output; found: q9/)
     await refused(['quantize', storiesPath, storiesPath, '-t', 'q8_0'], /would replace its own source/)
-    await refused(['quantize', storiesPath, join(folder, 'x.bin'), '-t', 'q8_0'], /^drover: E_UNSUPPORTED: only GGUF/)
+    await refused(
+      ['quantize', storiesPath, join(folder, 'x.bin'), '-t', 'q8_0'],
+      /^drover: E_UNSUPPORTED: a folder is not/,
+    )
     await refused(['quantize', folder, path, '-t', 'q8_0'], /^drover: E_IO: .*config\.json/)
     await refused(['quantize', join(folder, 'none'), path, '-t', 'q8_0'], /^drover: E_IO: /)
     await refused(

@@ -23,7 +23,7 @@ const rooms: Record<string, readonly string[]> = {
   device: middle,
   kernels: upper, // one-op programs for users: beside generate
   convert: upper, // files into other formats: beside generate
-  generate: upper,
+  generate: ['convert', ...upper], // weights may be converted as they are loaded
   recommend: upper,
   cli: ['convert', 'generate', 'recommend', 'serve', ...upper],
   serve: ['generate', 'recommend', ...upper],

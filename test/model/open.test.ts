@@ -168,7 +168,8 @@ test('Hugging Face folders that are no Llama are refused', async () => {
     await refusal('E_UNSUPPORTED', 'model_type', opening({ model_type: model, architectures: [architecture] }))
   }
   await refusal('E_UNSUPPORTED', 'hidden_act', opening({ hidden_act: 'gelu' }))
-  await refusal('E_UNSUPPORTED', 'quantization_config', opening({ quantization_config: { quant_method: 'gptq' } }))
+  const quantized = { quantization_config: { quant_method: 'gptq' } }
+  await refusal('E_UNSUPPORTED', 'quantization_config.quant_method', opening(quantized))
   await refusal('E_IO', undefined, openModel(join(source, 'absent.gguf')))
 })
 

@@ -78,7 +78,7 @@ test('a program as text', () => {
   assert.equal(text.split('\n'), [
     '   0  embedding  embed embedding:f32[rows, 32], table:q8_0[6, 32] stored',
     '   1  layer.norm  rms_norm layer.norm:f32[rows, 32], embedding:f32[rows, 32], norm:f32[1, 32] decoded, 0.5',
-    '   2  layer.norm.a8_32  quantize layer.norm.a8_32:a8_32[rows, 32], layer.norm:f32[rows, 32]',
+    '   2  layer.norm.a8_32  quantize layer.norm.a8_32:a8_32[rows, 32], layer.norm:f32[rows, 32], Infinity',
     '   3  layer.k  gemm layer.k:f32[rows, 32], layer.norm.a8_32:a8_32[rows, 32], k:q8_0[32, 32] prepared, -, -, 0',
     '   4  layer.v  gemm layer.v:f32[rows, 32], layer.norm.a8_32:a8_32[rows, 32], v:q8_0[32, 32] prepared, -, embedding:f32[rows, 32], 4',
     '   5  layer.cache  kv_write layer.k:f32[rows, 32], layer.v:f32[rows, 32], 0',

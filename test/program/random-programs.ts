@@ -55,7 +55,7 @@ export const storedWeight = (
   return bytes
 }
 
-const weightTypes = ['f32', 'f16', 'bf16', 'q8_0', 'q4_0', 'q4_1', 'q5_1', 'iq4_nl'] as const
+const weightTypes = ['f32', 'f16', 'bf16', 'q8_0', 'q4_0', 'q4_1', 'q5_1', 'iq4_nl', 'i8', 'i4'] as const
 const wideTypes = ['q4_k', 'q5_k', 'q6_k', 'q2_k', 'q3_k', 'iq4_xs', 'iq1_s', 'iq2_xs', 'iq3_xxs', 'tq1_0'] as const
 
 class Weights {
@@ -83,7 +83,21 @@ class Weights {
     const data = new Uint8Array(offset + bytes.length + 3)
     data.set(bytes, offset)
     this.regions.push({ data })
-    return { name, dtype, rows, cols, region: this.regions.length - 1, offset }
+    const weight = { name, dtype, rows, cols, region: this.regions.length - 1, offset }
+    return dtype === 'i8' || dtype === 'i4' ? { ...weight, scales: this.#scales(weight) } : weight
+  }
+
+  /** Scales beside a weight: one per row of i8, one per 32 of i4. */
+  #scales({ name, dtype, rows, cols }: WeightSource): WeightSource {
+    const groups = dtype === 'i8' ? 1 : cols / 32
+    const size = 1 / Math.sqrt(cols) / (dtype === 'i8' ? 74 : 4.6)
+    const type = pick(this.#random, ['f32', 'f16', 'bf16'] as const)
+    const offset = between(this.#random, 0, 3)
+    const bytes = quantize(type, normal(this.#random, rows * groups, size), [rows, groups])
+    const data = new Uint8Array(offset + bytes.length)
+    data.set(bytes, offset)
+    this.regions.push({ data })
+    return { name: `${name}.scales`, dtype: type, rows, cols: groups, region: this.regions.length - 1, offset }
   }
 
   vector(name: string, cols: number, size = 1): WeightSource {

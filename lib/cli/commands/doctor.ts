@@ -4,6 +4,7 @@ import { totalmem } from 'node:os'
 import { cpu, cpuDevice } from '../../device/cpu.js'
 import { type Limits, measureLimits, wantedBuffer } from '../../device/limits.js'
 import { DroverError } from '../../errors.js'
+import type { ActivationDType } from '../../program/program.js'
 import { type DTypeName, dtypes } from '../../tensor.js'
 import { version } from '../../version.js'
 import type { Command } from '../command.js'
@@ -17,7 +18,7 @@ const hugePages = async (): Promise<string> => {
 interface KernelChoice {
   weights: string
   /** What the kernel multiplies: f32, or 8 bits with a scale per 32 or per 256 elements. */
-  activations: 'f32' | 'a8_32' | 'a8_256'
+  activations: Exclude<ActivationDType, 'u32'>
   kernel: string
   /** Instructions that do its work. */
   path: string
@@ -41,7 +42,7 @@ const kernelChoices = (): KernelChoice[] => {
           kernel: decoded,
           path: floatPath,
         }
-      return activations === 'f32'
+      return activations === 'f32' || activations === 'f8_row'
         ? { weights, activations, kernel: 'panels, widened to f32', path: floatPath }
         : { weights, activations: activations as 'a8_32', kernel: 'panels of codes', path: bytePath }
     })
@@ -51,6 +52,8 @@ const activationNames = {
   f32: 'f32',
   a8_32: '8 bits, a scale per 32',
   a8_256: '8 bits, a scale per 256',
+  a8_row: '8 bits, a scale per row',
+  f8_row: '8-bit floats, a scale per row',
 }
 
 /** A line per kernel, with all its formats. */

@@ -1,5 +1,6 @@
 /** `drover quantize`: writes a model in another number format, and measures what that costs. */
 import { readFile } from 'node:fs/promises'
+import { folderFormats } from '../../convert/folder.js'
 import { mixNames } from '../../convert/mixes.js'
 import { type QuantizeModelOptions, type QuantizeModelReport, quantizeModel } from '../../convert/quantize.js'
 import { DroverError } from '../../errors.js'
@@ -8,9 +9,12 @@ import { type LanguageModelOptions, loadLanguageModel } from '../../generate/mod
 import { type Arguments, type Command, usageError } from '../command.js'
 import { bytes, count, json, line, note, progress, table } from '../output.js'
 
+/** All types: GGUF takes the mixes, a folder those of its own. */
+const typeNames = `${mixNames.join(', ')}; for a folder ${folderFormats.join(', ')}`
+
 const optionsFrom = (args: Arguments, signal: AbortSignal): QuantizeModelOptions => {
   const type = args.text('type')
-  if (type === undefined) throw usageError('a type is needed', `give --type T: ${mixNames.join(', ')}`)
+  if (type === undefined) throw usageError('a type is needed', `give --type T: ${typeNames}`)
   const options: QuantizeModelOptions = { type, signal }
   const importance = args.text('imatrix')
   const output = args.text('keep-output')
@@ -84,9 +88,9 @@ export const quantize: Command = {
   name: 'quantize',
   usage: 'IN OUT --type T',
   summary:
-    'Writes a model in another number format. With --kld, what that costs: both models read a text, and their predictions are compared.',
+    'Writes a model in another number format: as a GGUF file, or a folder as a folder where OUT does not end in .gguf. With --kld, what that costs: both models read a text, and their predictions are compared.',
   options: {
-    type: { type: 'string', short: 't', value: 'T', help: `${mixNames.join(', ')}` },
+    type: { type: 'string', short: 't', value: 'T', help: typeNames },
     imatrix: { type: 'string', value: 'FILE', help: 'importance matrix of llama.cpp, .dat or .gguf' },
     'keep-output': { type: 'string', value: 'TYPE', help: 'number format of the head; default: what the type says' },
     pure: { type: 'boolean', help: 'every matrix in the same format' },

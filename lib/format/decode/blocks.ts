@@ -74,6 +74,11 @@ export const mxfp4: BlockDecoder = (bytes, at, out, to) => {
   pick(e2m1Doubled, floatFromBits(e < 2 ? 0x200000 << e : (e - 1) << 23), bytes, at + 1, out, to)
 }
 
+/** Two codes in a byte, 8 more than their values. */
+export const i4: BlockDecoder = (bytes, at, out, to) => {
+  for (let i = 0; i < 32; i++) out[to + i] = nibble(bytes[at + (i >> 1)]!, i) - 8
+}
+
 /** Base-3 digits of `count` bytes: a byte over 256 is the fraction 0.abcde, so multiplying by 3 brings up the next digit. */
 const trits = (
   bytes: Uint8Array,

@@ -55,6 +55,7 @@ const blockDecoders: Partial<Record<DTypeName, blocks.BlockDecoder>> = {
   tq1_0: blocks.tq1_0,
   tq2_0: blocks.tq2_0,
   mxfp4: blocks.mxfp4,
+  i4: blocks.i4,
 }
 
 const tooShort = (field: string, found: number, expected: number): DroverError =>

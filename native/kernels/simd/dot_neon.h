@@ -63,6 +63,11 @@ DROVER_INLINE void c_store(float* p, ColF a) {
   vst1q_f32(p + 4, a.high);
 }
 DROVER_INLINE ColI i_columns(int32_t value) { return {vdupq_n_s32(value), vdupq_n_s32(value)}; }
+DROVER_INLINE ColI i_columns_load(const int32_t* p) { return {vld1q_s32(p), vld1q_s32(p + 4)}; }
+DROVER_INLINE void i_columns_store(int32_t* p, ColI a) {
+  vst1q_s32(p, a.low);
+  vst1q_s32(p + 4, a.high);
+}
 
 DROVER_INLINE uint8x16_t as_bytes(int32x4_t a) { return vreinterpretq_u8_s32(a); }
 DROVER_INLINE Bytes from_bytes(uint8x16_t low, uint8x16_t high) {

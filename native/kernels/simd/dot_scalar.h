@@ -40,6 +40,10 @@ DROVER_INLINE ColF c_from(ColI a) { return f_from_i(a); }
 DROVER_INLINE ColF c_load(const float* p) { return f_load(p); }
 DROVER_INLINE void c_store(float* p, ColF a) { f_store(p, a); }
 DROVER_INLINE ColI i_columns(int32_t value) { return i_set(value); }
+DROVER_INLINE ColI i_columns_load(const int32_t* p) { return i_load(p); }
+DROVER_INLINE void i_columns_store(int32_t* p, ColI a) {
+  for (int i = 0; i < 16; i++) p[i] = a.lane[i];
+}
 DROVER_INLINE ColI i_plus(ColI a, ColI b) { return i_add(a, b); }
 
 DROVER_INLINE Bytes b_load(const uint8_t* p) {
