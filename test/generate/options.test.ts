@@ -169,7 +169,7 @@ test('options of loading', async () => {
     ['kvType', 'fp8', 'E_UNSUPPORTED'],
     ['activations', 'bf16', 'E_UNSUPPORTED'],
     ['activations', 'f16', 'E_ARGUMENT'],
-    ['weights', 'q8_0', 'E_UNSUPPORTED'],
+    ['weights', 'q9', 'E_ARGUMENT'],
     ['preparedCache', '/tmp', 'E_UNSUPPORTED'],
     ['verify', true, 'E_ARGUMENT'],
     ['signal', {}, 'E_ARGUMENT'],
