@@ -171,7 +171,7 @@ test('options of loading', async () => {
     ['kvType', 'f64', 'E_ARGUMENT'],
     ['kvType', 'f8_e4m3', 'E_ARGUMENT'],
     ['activations', 'f16', 'E_ARGUMENT'],
-    ['weights', 'q8_0', 'E_UNSUPPORTED'],
+    ['weights', 'q9', 'E_ARGUMENT'],
     ['preparedCache', '', 'E_ARGUMENT'],
     ['verify', true, 'E_ARGUMENT'],
     ['signal', {}, 'E_ARGUMENT'],
