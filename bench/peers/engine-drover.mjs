@@ -8,7 +8,8 @@ const adapter = {
   open: async ({ path, threads, sequences, contextLength }) => {
     const { loadLanguageModel, version } = await import('../../dist/index.mjs')
     adapter.version = version
-    const model = await loadLanguageModel(path, { threads, contextLength, maxSequences: sequences })
+    const cache = task.preparedCache === undefined ? {} : { preparedCache: task.preparedCache }
+    const model = await loadLanguageModel(path, { threads, contextLength, maxSequences: sequences, ...cache })
     return {
       info: { threads: model.info.threads, isa: model.info.isa, reason: model.info.threadsReason },
       async *tokens(prompt, count) {

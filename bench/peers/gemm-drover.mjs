@@ -10,7 +10,7 @@ const { rowBytes } = require('../../dist/tensor.js')
 const { version } = require('../../dist/version.js')
 
 const { format, rows, threads, size } = task
-const dtype = { f32: 'f32', f16: 'f16', int8: 'q8_0', int4: 'q4_0' }[format]
+const dtype = { f32: 'f32', f16: 'f16', int8: 'i8', int4: 'q4_0' }[format]
 const bytes = rowBytes(dtype, size) * size
 const layers = Math.ceil(task.bytes / bytes)
 const mostRows = Math.max(...rows)
@@ -27,6 +27,7 @@ const stride = rowBytes(dtype, size)
 for (let i = 0; i < layers; i++) {
   // Each layer begins one row later: other bytes, so a weight of its own.
   const weight = { name: `weight${i}`, dtype, rows: size, cols: size, region: 0, offset: i * stride }
+  if (dtype === 'i8') weight.scales = { name: 'scales', dtype: 'f32', rows: size, cols: 1, region: 1, offset: 0 }
   value = builder.linear(`layer${i}`, value, weight)
 }
 const program = builder.finish()
@@ -40,17 +41,17 @@ for (let i = 0; i < data.length; i++) {
 }
 const halves = new Uint16Array(data.buffer)
 const words = new Uint32Array(data.buffer)
-// f32: +-2^-6 to 2^-5; f16: the same; blocks: a scale of 2^-12 (codes of 8 bits) or 2^-8 (codes of 4).
+// f32: +-2^-6 to 2^-5; f16: the same; blocks of 4-bit codes: a scale of 2^-8; rows of 8-bit codes: of 2^-12.
 if (dtype === 'f32') for (let i = 0; i < words.length; i++) words[i] = (words[i] & 0x807fffff) | (121 << 23)
 else if (dtype === 'f16') for (let i = 0; i < halves.length; i++) halves[i] = (halves[i] & 0x83ff) | (9 << 10)
-else {
-  const [block, scale] = dtype === 'q8_0' ? [34, 0x0c00] : [18, 0x1c00]
-  for (let at = 0; at + 1 < data.length; at += block) {
-    data[at] = scale & 255
-    data[at + 1] = scale >> 8
+else if (dtype === 'q4_0') {
+  for (let at = 0; at + 1 < data.length; at += 18) {
+    data[at] = 0
+    data[at + 1] = 0x1c
   }
 }
-const loaded = cpuDevice.loadSync(program, [{ data }], { threads })
+const scales = new Uint8Array(new Float32Array(size).fill(2 ** -12).buffer)
+const loaded = cpuDevice.loadSync(program, [{ data }, { data: scales }], { threads })
 loaded.write(
   program.outputs.get('x'),
   0,

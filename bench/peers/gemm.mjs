@@ -5,9 +5,9 @@
 //   npm run bench:gemm -- [--formats f32,f16,int8,int4] [--rows 1,8,32,512] [--threads 2] [--rounds 3]
 //       [--engines numpy,torch,onnxruntime] [--out bench/results/gemm-peers]
 //
-// Formats: f32; f16 weights; int8 with a scale per block (drover q8_0, onnxruntime blocks of 32, PyTorch a scale per row of
-// the weight and dynamic activations); int4 with a scale per block of 32 (drover q4_0). A ratio is the median over rounds
-// of peer's time / drover's time.
+// Formats: f32; f16 weights, f32 activations; int8 with a scale per row of the weight and activations rounded as they come
+// (a scale per row; the peers' is one per tensor); int4 with a scale per block of 32 (drover q4_0). A ratio is the median
+// over rounds of peer's time / drover's time.
 import { spawn } from 'node:child_process'
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'

@@ -35,21 +35,22 @@ def torch_chain():
 
     torch.set_num_threads(task["threads"])
     torch.set_grad_enabled(False)
-    kind = torch.float16 if task["format"] == "f16" else torch.float32
+    # Both from FBGEMM: weights rounded once, activations f32 (f16) or with 8 bits a row (int8).
+    kinds = {"f16": torch.float16, "int8": torch.qint8}
     layers = []
     for _ in range(LAYERS):
         layer = torch.nn.Linear(SIZE, SIZE, bias=False)
         layer.weight.data = torch.from_numpy(weight())
-        if task["format"] == "int8":
+        if task["format"] in kinds:
             wrapped = torch.nn.Sequential(layer)
-            layer = torch.ao.quantization.quantize_dynamic(wrapped, {torch.nn.Linear}, dtype=torch.qint8)
-        layers.append(layer.to(kind) if kind == torch.float16 else layer)
+            layer = torch.ao.quantization.quantize_dynamic(wrapped, {torch.nn.Linear}, dtype=kinds[task["format"]])
+        layers.append(layer)
 
     def run(x):
         for layer in layers:
             x = layer(x)
 
-    return torch.__version__, run, lambda rows: torch.randn(rows, SIZE, dtype=kind)
+    return torch.__version__, run, lambda rows: torch.randn(rows, SIZE)
 
 
 def onnx_chain():
@@ -66,7 +67,15 @@ def onnx_chain():
             initializers.append(numpy_helper.from_array(np.ascontiguousarray(weight().T), f"w{i}"))
             nodes.append(helper.make_node("MatMul", names, [out]))
             continue
-        bits = 8 if task["format"] == "int8" else 4
+        if task["format"] == "int8":
+            codes = random.integers(-127, 128, (SIZE, SIZE), dtype=np.int8)
+            scale = np.full(SIZE, 12**0.5 / 2**8 / SIZE**0.5, dtype=np.float32)
+            initializers.append(numpy_helper.from_array(codes, f"w{i}"))
+            initializers.append(numpy_helper.from_array(scale, f"s{i}"))
+            node = helper.make_node("DynamicQuantizeMatMul", [*names, f"s{i}"], [out], domain="com.microsoft")
+            nodes.append(node)
+            continue
+        bits = 4
         codes = random.integers(0, 256, (SIZE, SIZE // block, block * bits // 8), dtype=np.uint8)
         # Codes are uniform around their middle: their spread times this is 1 / sqrt(SIZE).
         scale = np.full(SIZE * SIZE // block, 12**0.5 / 2**bits / SIZE**0.5, dtype=np.float32)

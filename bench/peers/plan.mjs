@@ -57,7 +57,7 @@ export const ceilingsOf = (runs, threads) => {
 }
 
 const labels = {
-  load: () => 'load to first token, s',
+  load: (from) => (from === undefined ? 'load to first token, s' : 'load from a prepared cache, s'),
   prompt: (size) => `prompt ${size}`,
   decode: (size) => `decode at ${size}`,
   batch: (size) => `${size} sequences`,
@@ -104,7 +104,9 @@ export const tableOf = (runs, peer, cost) => {
     }
   }
   const peerValue = ({ mix, threads, what }, round) => {
-    const own = cells.get(`${mix}/${threads}/${what}`)?.values[peer]?.[round]
+    // The peer has no such cache: its own load is what counts.
+    const same = what === 'load-cached' ? 'load' : what
+    const own = cells.get(`${mix}/${threads}/${same}`)?.values[peer]?.[round]
     if (own === undefined || !what.startsWith('decode')) return own
     const others = [...cells.values()].filter((c) => c.mix === mix && c.what === what && c.threads <= threads)
     return Math.max(...others.map(({ values }) => values[peer]?.[round] ?? 0))

@@ -7,8 +7,8 @@
 // Every finished process is saved at once: stop it when you like, the same command goes on where it stopped, and other
 // subsets add to the same table. The machine's ceilings are probed before every engine's process.
 import { spawn, spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
-import { cpus } from 'node:os'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { cpus, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
@@ -127,13 +127,33 @@ const runOne = async (engine, mix, threads, round, part) => {
     `${((Date.now() - started) / 60000).toFixed(1)} min  ${key}  ${summaryOf(result)}; ${summaryOf(limits)}`,
   )
 }
+/** Loading once more, from the file of prepared weights that a first process has left. */
+const runCached = async (mix, threads, round) => {
+  const key = `${mix}/${threads}/${round}/load-cached/drover`
+  if (state.runs[key]) return
+  const preparedCache = mkdtempSync(join(tmpdir(), 'drover-prepared-'))
+  try {
+    const [part] = processesOf(['decode-64'])
+    const task = { path: modelPath(mix), threads, vocabulary: shape.vocabulary, decodeTokens, ...part, want: [] }
+    await runProcess(commands.drover, { ...task, preparedCache })
+    const result = await runProcess(commands.drover, { ...task, preparedCache })
+    const results = { 'load-cached': result.results.load }
+    state.runs[key] = { ...result, results, mix, threads, round }
+    save()
+    console.error(`${((Date.now() - started) / 60000).toFixed(1)} min  ${key}  ${summaryOf({ results })}`)
+  } finally {
+    rmSync(preparedCache, { recursive: true })
+  }
+}
 for (let round = 0; round < Number(options.rounds); round++) {
   // Who goes first changes from round to round.
   const order = round % 2 === 0 ? ['drover', ...peers] : [...peers, 'drover']
   for (const mix of list(options.mixes))
-    for (const threads of list(options.threads).map(Number))
+    for (const threads of list(options.threads).map(Number)) {
+      await runCached(mix, threads, round)
       for (const part of processesOf(list(options.want)))
         for (const engine of order) await runOne(engine, mix, threads, round, part)
+    }
 }
 
 // ---- the tables: all that the state holds, one per peer ----

@@ -72,6 +72,7 @@ test('ratios, and shares of the best ceilings', async () => {
   const limits = { engine: 'limits', f32Gflops: 100, int8Gops: 400 }
   const runs = {
     a: run('drover', 1, 0, { 'decode-64': 10, load: 2 }),
+    cached: run('drover', 1, 0, { 'load-cached': 0.25 }),
     b: run('peer', 1, 0, { 'decode-64': 8, load: 3 }),
     c: run('drover', 2, 0, { 'decode-64': 12, 'prompt-512': 100 }),
     d: run('peer', 2, 0, { 'decode-64': 5, 'prompt-512': 40 }),
@@ -85,8 +86,9 @@ test('ratios, and shares of the best ceilings', async () => {
     assert.ok(found, what)
     return found
   }
-  assert.is(rows.length, 4)
+  assert.is(rows.length, 5)
   assert.is(row('load to first token, s', 1).ratio, 1.5)
+  assert.is(row('load from a prepared cache, s', 1).ratio, 12, 'beside how the peer loads')
   assert.is(row('decode at 64', 1).ratio, 10 / 8)
   assert.is(row('decode at 64', 2).ratio, 12 / 8, 'the peer is better with one thread')
   assert.is(row('prompt 512', 2).ratio, 2.5)
