@@ -100,8 +100,6 @@ inline constexpr uint32_t kBlockTileRows = 12, kBlockTilePanels = 2, kDirectRows
 inline constexpr uint32_t kBlockTileRows = 6, kBlockTilePanels = 1, kDirectRows = 6;
 #endif
 
-inline constexpr uint32_t kAheadBytes = 4096;  // in a stream of weights that is read once
-
 // Few rows: each weight is read once, straight from its panel, and sums stay in registers for the whole depth.
 template <uint32_t kR, uint32_t kP, typename Load, typename Done>
 void direct_tile(const GemmArgs& args, uint32_t row, uint32_t panel, const typename Load::Element* w, uint64_t w_stride,

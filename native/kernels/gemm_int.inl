@@ -29,6 +29,14 @@ struct RowsOf8 {
   }
 };
 
+inline constexpr uint32_t kPanelVectors = kPanel / kColumns;  // that a panel's columns fill
+
+// Asks memory for what comes kAheadBytes after kBytes of a panel that is read once.
+template <uint32_t kBytes>
+DROVER_INLINE void ask_ahead(const uint8_t* at) {
+  for (uint32_t i = 0; i < kBytes; i += kLine) __builtin_prefetch(at + kAheadBytes + i);
+}
+
 template <uint32_t kR, uint32_t kV, typename Body>
 DROVER_INLINE void for_tile(Body body) {
 #pragma GCC unroll 16
@@ -58,7 +66,7 @@ template <int kPair, uint32_t kR, uint32_t kV, typename View>
 DROVER_INLINE void add_pair(const View (&w)[kV], uint32_t view_block, RowsOf8 x, uint32_t block,
                             ColI (&total)[kR][kV]) {
   ByteCodes low[kV], high[kV];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
   for (uint32_t v = 0; v < kV; v++) {
     Bytes a, b;
     w[v].template codes<kPair>(view_block, &a, &b);
@@ -76,7 +84,7 @@ template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Sum
 DROVER_INLINE void add_scaled(const View (&w)[kV], uint32_t view_block, RowsOf8 x, uint32_t block,
                               const ColI (&total)[kR][kV], Sums& sums) {
   ColF d[kV], m[kV];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
   for (uint32_t v = 0; v < kV; v++) {
     d[v] = w[v].scale(view_block, 0);
     if constexpr (Format::kMins) m[v] = w[v].min(view_block);
@@ -117,7 +125,7 @@ DROVER_INLINE void add_halves(const View (&w)[kV], uint32_t view_block, RowsOf8 
     add_pair<kPair>(w, view_block, x, block, total);
     if constexpr (kPair % 2 == 1) {
       ColF d[kV];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (uint32_t v = 0; v < kV; v++) d[v] = w[v].scale(view_block, kPair / 2);
       for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
         const ColF sum = c_from(total[r][v]);
@@ -144,7 +152,7 @@ DROVER_INLINE void add_whole(const View (&w)[kV], uint32_t view_block, RowsOf8 x
     for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { sum[r][v] = s_begin(total[r][v]); });
     for_pairs([&]<int kPair>() DROVER_LAMBDA {
       Bytes low[kV], high[kV];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (uint32_t v = 0; v < kV; v++) w[v].template codes<kPair>(view_block, &low[v], &high[v]);
       for_tile<kR, kV>([&](uint32_t r, uint32_t v)
                            DROVER_LAMBDA { sum[r][v] = s_dot(sum[r][v], low[v], x.codes(r, block * 32 + kPair * 8)); });
@@ -162,10 +170,9 @@ template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Sum
 DROVER_INLINE void add_32(const View (&w)[kV], uint32_t view_first, RowsOf8 x, uint32_t first, uint32_t blocks,
                           Sums& sums) {
   for (uint32_t b = 0; b < blocks; b++) {
-    if constexpr (kV == 1 && kR <= 8) {
-      constexpr uint32_t kBlockBytes = Format::kSuper / Format::kBlocks;
-      for (uint32_t i = 0; i < kBlockBytes; i += kLine)
-        __builtin_prefetch(w[0].super(b) + 4096 + b % Format::kBlocks * kBlockBytes + i);
+    if constexpr (View::kPacked) {
+      constexpr uint32_t kBytes = Format::kSuper / Format::kBlocks;
+      for (uint32_t v = 0; v < kV; v += kPanelVectors) ask_ahead<kBytes>(w[v].super(b) + b % Format::kBlocks * kBytes);
     }
     if constexpr (Format::kParts == 1) {
       add_whole<Format, kR, kV>(w, view_first + b, x, first + b, sums);
@@ -180,13 +187,14 @@ template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Sum
 DROVER_INLINE void add_256(const View (&w)[kV], RowsOf8 x, uint32_t block, Sums& sums) {
   // Sums of codes up to 63 fit what s_scaled takes only around their zero point; there they start from -32 Σ x.
   constexpr bool kStartAtZeroPoint = !Format::kMins && kDot32;
-  if constexpr (kV == 1 && kR <= 8) {
-    for (uint32_t i = 0; i < Format::kSuper; i += kLine) __builtin_prefetch(w[0].super(block) + 4096 + i);
-  }
   const uint64_t starts = a8_256_zeros32(x.depth);
   ColI total[kR][kV];
   for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { total[r][v] = i_columns(0); });
   for (uint32_t sub = 0; sub < 8; sub++) {
+    if constexpr (View::kPacked) {
+      constexpr uint32_t kBytes = Format::kSuper / 8;
+      for (uint32_t v = 0; v < kV; v += kPanelVectors) ask_ahead<kBytes>(w[v].super(block) + sub * kBytes);
+    }
     Sum sum[kR][kV];
     for_pairs([&]<int kPair>() DROVER_LAMBDA {
       if constexpr (kPair % Format::kTakePairs == 0) {
@@ -196,7 +204,7 @@ DROVER_INLINE void add_256(const View (&w)[kV], RowsOf8 x, uint32_t block, Sums&
         });
       }
       Bytes low[kV], high[kV];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (uint32_t v = 0; v < kV; v++) w[v].template codes<kPair>(block, sub, &low[v], &high[v]);
       for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
         sum[r][v] = s_dot(sum[r][v], low[v], x.codes(r, block * 256 + sub * 32 + kPair * 8));
@@ -206,7 +214,7 @@ DROVER_INLINE void add_256(const View (&w)[kV], RowsOf8 x, uint32_t block, Sums&
       });
       if constexpr ((kPair + 1) % Format::kTakePairs == 0) {
         Scale scale[kV];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (uint32_t v = 0; v < kV; v++) scale[v] = w[v].scale(block, (sub * kPairs + kPair) / Format::kScalePairs);
         for_tile<kR, kV>([&](uint32_t r, uint32_t v)
                              DROVER_LAMBDA { total[r][v] = s_scaled(total[r][v], sum[r][v], scale[v]); });
@@ -219,7 +227,7 @@ DROVER_INLINE void add_256(const View (&w)[kV], RowsOf8 x, uint32_t block, Sums&
     const uint64_t codes = Format::kScales == 8 ? a8_256_sums32(x.depth) : a8_256_sums16(x.depth);
     for (uint32_t i = 0; i < Format::kScales; i += 2) {
       ScalePair pair[kV];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (uint32_t v = 0; v < kV; v++) pair[v] = w[v].zeros(block, i);
       for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
         zero[r][v] = i_dot_pair(zero[r][v], pair[v], x.sums(r, codes, block * Format::kScales + i));
@@ -279,13 +287,19 @@ struct Run32 {
   static constexpr bool kWords = Format::kByteCodes;  // multiplied as 16-bit words where the ISA asks for that
   static uint32_t chunks(uint32_t depth) { return (depth + 255) / 256; }
   static constexpr uint32_t chunk_bytes() { return 8 / Format::kBlocks * Format::kSuper; }
-  template <uint32_t kR>
-  static void packed(const uint8_t* panel, uint32_t column, RowsOf8 x, float* out) {
-    const Packed32<Format> w[1] = {{panel, column}};
-    RegisterSums<kR, 1> sums;
-    for_tile<kR, 1>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { sums.at[r][v] = c_zero(); });
-    add_32<Format, kR, 1>(w, 0, x, 0, (x.depth + 31) / 32, sums);
-    for_tile<kR, 1>([&](uint32_t r, uint32_t) DROVER_LAMBDA { c_store(out + r * kPanel + column, sums.at[r][0]); });
+  template <uint32_t kR, uint32_t kV>
+  static void packed(const uint8_t* panel, uint64_t panel_stride, uint32_t column, RowsOf8 x, float* out,
+                     uint32_t out_stride) {
+    Packed32<Format> w[kV];
+    for (uint32_t v = 0; v < kV; v++) {
+      const uint32_t at = column + v * kColumns;
+      w[v] = {panel + at / kPanel * panel_stride, at % kPanel};
+    }
+    RegisterSums<kR, kV> sums;
+    for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { sums.at[r][v] = c_zero(); });
+    add_32<Format, kR, kV>(w, 0, x, 0, (x.depth + 31) / 32, sums);
+    for_tile<kR, kV>([&](uint32_t r, uint32_t v)
+                         DROVER_LAMBDA { c_store(out + r * out_stride + column + v * kColumns, sums.at[r][v]); });
   }
 #ifndef DROVER_SCALAR
   static uint32_t blocks_of(uint32_t chunk, uint32_t depth) {
@@ -311,13 +325,19 @@ struct Run256 {
   static constexpr bool kWords = false;
   static uint32_t chunks(uint32_t depth) { return depth / 256; }
   static constexpr uint32_t chunk_bytes() { return Format::kSuper; }
-  template <uint32_t kR>
-  static void packed(const uint8_t* panel, uint32_t column, RowsOf8 x, float* out) {
-    const Packed256<Format> w[1] = {{panel, column}};
-    RegisterSums<kR, 1> sums;
-    for_tile<kR, 1>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { sums.at[r][v] = c_zero(); });
-    for (uint32_t block = 0; block < x.depth / 256; block++) add_256<Format, kR, 1>(w, x, block, sums);
-    for_tile<kR, 1>([&](uint32_t r, uint32_t) DROVER_LAMBDA { c_store(out + r * kPanel + column, sums.at[r][0]); });
+  template <uint32_t kR, uint32_t kV>
+  static void packed(const uint8_t* panel, uint64_t panel_stride, uint32_t column, RowsOf8 x, float* out,
+                     uint32_t out_stride) {
+    Packed256<Format> w[kV];
+    for (uint32_t v = 0; v < kV; v++) {
+      const uint32_t at = column + v * kColumns;
+      w[v] = {panel + at / kPanel * panel_stride, at % kPanel};
+    }
+    RegisterSums<kR, kV> sums;
+    for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { sums.at[r][v] = c_zero(); });
+    for (uint32_t block = 0; block < x.depth / 256; block++) add_256<Format, kR, kV>(w, x, block, sums);
+    for_tile<kR, kV>([&](uint32_t r, uint32_t v)
+                         DROVER_LAMBDA { c_store(out + r * out_stride + column + v * kColumns, sums.at[r][v]); });
   }
 #ifndef DROVER_SCALAR
   static void widen(const uint8_t* panel, uint32_t chunk, uint32_t, uint8_t* out) {
@@ -339,23 +359,41 @@ inline constexpr uint32_t kFewRows = 2;  // plain loops gain little from more, a
 inline constexpr uint32_t kFewRows = 4, kTileRows = 3, kManyRows = 5;
 #endif
 
-template <typename Run, uint32_t kR = kFewRows>
-DROVER_INLINE void few_rows(uint32_t rows, const uint8_t* panel, uint32_t column, RowsOf8 x, float* out) {
-  if constexpr (kR > 0) {
-    if (rows == kR) return Run::template packed<kR>(panel, column, x, out);
-    few_rows<Run, kR - 1>(rows, panel, column, x, out);
-  }
+// Vectors of columns that so few rows take at once: several streams from memory, and each broadcast of activations
+// serves them all, as far as there are registers.
+constexpr uint32_t few_vectors(uint32_t rows) {
+#ifdef DROVER_AVX512
+  return rows == 1 ? 4 : rows <= 4 ? 2 : 1;
+#else
+  return rows == 1 ? kPanelVectors : 1;
+#endif
 }
 
-// Rows of one panel straight from its packed form, a few at a time. sums: [kFewRows][kPanel].
-template <typename Run>
-void packed_rows(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel, const uint8_t* at,
-                 float* sums) {
-  for (uint32_t row = row_begin; row < row_end; row += kFewRows) {
-    const uint32_t rows = row_end - row < kFewRows ? row_end - row : kFewRows;
-    const RowsOf8 x{static_cast<const uint8_t*>(args.x) + row * args.x_stride_bytes, args.x_stride_bytes, args.depth};
-    for (uint32_t column = 0; column < kPanel; column += kColumns) few_rows<Run>(rows, at, column, x, sums);
-    for (uint32_t r = 0; r < rows; r++) finish(args, row + r, panel, f_load(sums + r * kPanel));
+// Rows [row, row + kR) of `panels` panels straight from their packed form. sums: [kR][panels * kPanel].
+template <typename Run, uint32_t kR, uint32_t kV>
+DROVER_INLINE void packed_panels(const GemmArgs& args, uint32_t row, uint32_t panel, uint32_t panels,
+                                 uint64_t panel_stride, float* sums) {
+  const RowsOf8 x{static_cast<const uint8_t*>(args.x) + row * args.x_stride_bytes, args.x_stride_bytes, args.depth};
+  const uint32_t cols = panels * kPanel;
+  for (uint32_t column = 0; column < cols; column += kV * kColumns) {
+    Run::template packed<kR, kV>(args.w + panel * panel_stride, panel_stride, column, x, sums, cols);
+  }
+  for (uint32_t r = 0; r < kR; r++) {
+    for (uint32_t p = 0; p < panels; p++) finish(args, row + r, panel + p, f_load(sums + r * cols + p * kPanel));
+  }
+}
+template <typename Run, uint32_t kR = kFewRows>
+void few_rows(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t panel, uint32_t panel_end,
+              uint64_t panel_stride, float* sums) {
+  if constexpr (kR > 0) {
+    if (rows != kR) return few_rows<Run, kR - 1>(args, row, rows, panel, panel_end, panel_stride, sums);
+    constexpr uint32_t kV = few_vectors(kR), kPanels = kV > kPanelVectors ? kV / kPanelVectors : 1;
+    for (; panel + kPanels <= panel_end; panel += kPanels) {
+      packed_panels<Run, kR, kV>(args, row, panel, kPanels, panel_stride, sums);
+    }
+    if constexpr (kPanels > 1) {
+      for (; panel < panel_end; panel++) packed_panels<Run, kR, kPanelVectors>(args, row, panel, 1, panel_stride, sums);
+    }
   }
 }
 
@@ -473,8 +511,13 @@ void gemm_int(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32
     }
   }
 #endif
-  for (; panel < panel_end; panel++) {
-    packed_rows<Run>(args, row_begin, row_end, panel, args.w + panel * panel_stride, static_cast<float*>(scratch));
+  // Panels that more rows share stay near until all have read them.
+  const uint32_t together = row_end - row_begin <= kFewRows ? panel_end - panel : 1;
+  for (; panel < panel_end; panel += together) {
+    for (uint32_t row = row_begin; row < row_end; row += kFewRows) {
+      few_rows<Run>(args, row, smaller_of(row_end - row, kFewRows), panel, panel + together, panel_stride,
+                    static_cast<float*>(scratch));
+    }
   }
 }
 

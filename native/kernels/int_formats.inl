@@ -238,6 +238,7 @@ struct Q3kFormat : Format256<DType::q3_k> {
 
 template <typename Format>
 struct Packed32 {
+  static constexpr bool kPacked = true;
   const uint8_t* panel;
   uint32_t column;
   DROVER_INLINE const uint8_t* super(uint32_t block) const {
@@ -255,6 +256,7 @@ struct Packed32 {
 };
 template <typename Format>
 struct Packed256 {
+  static constexpr bool kPacked = true;
   const uint8_t* panel;
   uint32_t column;
   DROVER_INLINE const uint8_t* super(uint32_t block) const { return panel + uint64_t{block} * Format::kSuper; }
@@ -289,6 +291,7 @@ inline constexpr uint32_t kWideZeros = kWideScales + 16 * kLine, kWideD = kWideZ
 inline constexpr uint32_t kWideBytes = kWideD + 2 * kLine;
 
 struct Wide {
+  static constexpr bool kPacked = false;
   const uint8_t* chunk;
   uint32_t column;
   template <int kPair>

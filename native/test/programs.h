@@ -109,6 +109,7 @@ struct WeightBytes {
       const uint16_t half = static_cast<uint16_t>(0x2000 + random.below(64));
       if (std::strcmp(type, "f32") == 0) std::memcpy(&bytes[i], &value, 4);
       if (std::strcmp(type, "f16") == 0 || std::strcmp(type, "q8_0") == 0) std::memcpy(&bytes[i], &half, 2);
+      if (std::strcmp(type, "f8_e4m3") == 0) bytes[i] &= 0xbf;  // no NaN among its codes
       if (std::strcmp(type, "q6_k") == 0) std::memcpy(&bytes[i + 208], &half, 2);
     }
     return at;
