@@ -24,7 +24,7 @@
 namespace drover {
 
 inline constexpr uint32_t kLine = 64;
-inline constexpr uint32_t kAheadBytes = 4096;  // how far ahead weights that are read once are asked for
+inline constexpr uint32_t kAheadBytes = 2048;  // how far ahead weights that are read once are asked for
 
 // What the u16 lines at the start of a superblock hold, as [16] each.
 enum class Halves : uint8_t {

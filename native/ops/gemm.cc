@@ -10,21 +10,39 @@ const GemmKernel& kernel_of(const drover_program& program, const Weight& w) {
   return program.kernels->gemm[static_cast<uint32_t>(w.dtype)];
 }
 
-// Rows and panels per task. With few rows the panels are dealt out in small portions, so that all workers end
-// together; with many, tasks have the size that the kernel likes unless that makes too few of them.
+// Rows and panels per task: what the kernel likes, unless that makes too few of them.
 struct Tiles {
   uint32_t rows, panels;
 };
 Tiles tiles_of(uint32_t rows, uint32_t panels, uint32_t threads, bool floats) {
-  if (rows <= 16) {
-    const uint32_t share = panels / (threads * 8);
-    return {rows, share < 4 ? 4 : share > 32 ? 32 : share / 4 * 4};
-  }
   Tiles tile{smaller_of(rows, floats ? kGemmFloatRows : kGemmIntRows), floats ? kGemmFloatPanels : kGemmIntPanels};
   const auto tasks = [&] { return ((rows + tile.rows - 1) / tile.rows) * ((panels + tile.panels - 1) / tile.panels); };
   while (threads > 1 && tasks() < threads * 4 && tile.panels > 4) tile.panels /= 2;
   return tile;
 }
+
+// Panels of tasks over few rows, where memory is the limit: long streams at first, short ones at last, so that all
+// workers end together.
+class Portions {
+ public:
+  Portions(uint32_t panels, uint32_t threads) {
+    while (begin_[count_] < panels) {
+      const uint32_t left = panels - begin_[count_], share = smaller_of(left / (threads * 4), 256) / 4 * 4;
+      const uint32_t even = (left / (kMost - count_) + 4) / 4 * 4;  // no more portions than there is room for
+      const uint32_t most = share > even ? share : even;
+      begin_[count_ + 1] = begin_[count_] + smaller_of(left, count_ + 1 == kMost ? left : most);
+      count_++;
+    }
+  }
+  uint32_t count() const { return count_; }
+  uint32_t begin(uint32_t i) const { return begin_[i]; }
+
+ private:
+  static constexpr uint32_t kMost = 256;
+  uint32_t begin_[kMost + 1] = {0};
+  uint32_t count_ = 0;
+};
+constexpr uint32_t kFewRows = 16;
 
 }  // namespace
 
@@ -82,7 +100,15 @@ const OpImplementation op_gemm = {
                                       ? kernel_of(run.program, w).run
                                       : run.program.kernels->gemm_decode[static_cast<uint32_t>(w.dtype)];
       const uint32_t panels = (args.cols + kPanel - 1) / kPanel;
-      const Tiles tile = tiles_of(args.rows, panels, run.team.threads(), x.dtype == DType::f32);
+      if (args.rows <= kFewRows) {
+        const Portions portions(panels, run.team.threads());
+        run.team.parallel(portions.count(), [&](uint32_t task, uint32_t worker) {
+          kernel(args, 0, args.rows, portions.begin(task), portions.begin(task + 1), run.scratch(worker));
+        });
+        return;
+      }
+      const bool floats = x.dtype == DType::f32 || x.dtype == DType::f8_row;
+      const Tiles tile = tiles_of(args.rows, panels, run.team.threads(), floats);
       const uint32_t row_tiles = (args.rows + tile.rows - 1) / tile.rows;
       const uint32_t panel_tiles = (panels + tile.panels - 1) / tile.panels;
       // Row tiles of one panel tile follow each other: its weights are read from memory once.
