@@ -52,6 +52,26 @@ export const checkSignal = (name: string, value: unknown): AbortSignal =>
 export const checkInstance = <T>(name: string, value: unknown, type: new (...args: never[]) => T): T =>
   value instanceof type ? value : refuse(name, `a ${type.name}`, value)
 
+/** A copy of tokens of a vocabulary: at least one, at most `most`. Throws E_ARGUMENT, E_RANGE. */
+export const checkTokens = (name: string, input: unknown, vocabulary: number, most: number): Int32Array => {
+  const tokens = input as ArrayLike<unknown>
+  // Read once: a view of a shared buffer may change while it is looked at.
+  const length = typeof input === 'object' && input !== null ? tokens.length : undefined
+  if (length === undefined || !Number.isSafeInteger(length) || length < 0) {
+    throw new DroverError('E_ARGUMENT', `expected tokens for ${name}`, { field: name, found: input })
+  }
+  if (length === 0)
+    throw new DroverError('E_RANGE', 'there are no tokens', { field: name, found: 0, expected: 'at least 1' })
+  if (length > most) {
+    throw new DroverError('E_RANGE', 'more tokens than the context holds', {
+      field: name,
+      found: length,
+      expected: most,
+    })
+  }
+  return Int32Array.from({ length }, (_, i) => checkInteger(`${name}[${i}]`, tokens[i], 0, vocabulary - 1))
+}
+
 /** A plain object whose keys are all in `allowed`; a misspelled option is named with the nearest right one. */
 export const checkOptions = (name: string, value: unknown, allowed: readonly string[]): Record<string, unknown> => {
   if (value === undefined) return {}

@@ -7,15 +7,13 @@ import { randomBytes } from 'node:crypto'
 import { copyFile, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { DroverError } from '../errors.js'
-import { architectureOf, huggingFaceConfig, readHuggingFace } from '../format/config.js'
-import type { FileEntry } from '../format/file.js'
-import { readSafetensors, type SafetensorsFile } from '../format/safetensors.js'
+import { type FileEntry, Pace } from '../format/file.js'
+import type { SafetensorsFile } from '../format/safetensors.js'
 import { type SafetensorsEntry, SafetensorsWriter } from '../format/safetensors-writer.js'
-import { llamaFromHuggingFace } from '../model/llama.js'
 import { type DTypeName, dtypes, elementCount, type TensorInfo } from '../tensor.js'
 import { convertRows } from './rows.js'
 import { isScaledFormat, type ScaledFormat, scaledFormats, scaledRows } from './scaled.js'
-import { asStored } from './source.js'
+import { asStored, checkCols, plainFloats, readLlamaFolder } from './source.js'
 
 /** What a folder is written in. */
 export const folderFormats = ['int8', 'fp8', 'int4', 'f32', 'f16', 'bf16'] as const
@@ -53,10 +51,9 @@ type Plan =
   | { readonly info: TensorInfo; readonly to: DTypeName }
   | { readonly info: TensorInfo; readonly scaled: ScaledFormat }
 
-const floats: readonly DTypeName[] = ['f32', 'f16', 'bf16', 'f64']
-
 const planOf = (info: TensorInfo, format: FolderFormat, layers: number, notes: string[]): Plan => {
-  if (!floats.includes(info.dtype)) return { info, to: info.dtype }
+  if (!plainFloats.includes(info.dtype)) return { info, to: info.dtype }
+  checkCols(asStored(info.name, info))
   if (!isScaledFormat(format)) return { info, to: format }
   const kept = { info, to: info.dtype }
   if (!isQuantized(format, info.name, layers)) return kept
@@ -87,6 +84,9 @@ const entriesOf = (plan: Plan): SafetensorsEntry[] => {
   ]
 }
 
+/** Elements that are encoded before others get their turn. */
+const sliceElements = 2 ** 18
+
 const writePlan = async (
   writer: SafetensorsWriter,
   file: FileEntry,
@@ -99,18 +99,25 @@ const writePlan = async (
   const [codes, scales, shape] = entriesOf(plan).map(({ name }) => name) as [string, string, string?]
   const to = 'to' in plan ? plan.to : 'f32'
   const settings = { ...(threads === undefined ? {} : { threads }), ...(signal === undefined ? {} : { signal }) }
+  const pace = new Pace(signal, 'quantising')
+  const { cols } = tensor
+  const most = Math.max(1, Math.floor(sliceElements / cols))
   let row = 0
   for await (const chunk of convertRows(file, { tensor, to, importance: undefined }, settings, done)) {
     if ('to' in plan) {
       await writer.write(codes, chunk)
       continue
     }
-    const values = new Float32Array(chunk.slice().buffer)
-    const rows = values.length / tensor.cols
-    const encoded = await encode(plan.scaled, values, rows, tensor.cols, threads, file, info, row)
-    await writer.write(codes, encoded.codes)
-    await writer.write(scales, encoded.scales)
-    row += rows
+    const values = new Float32Array(chunk.buffer, chunk.byteOffset, chunk.length / 4)
+    for (let start = 0; start < values.length; start += most * cols) {
+      const slice = values.subarray(start, start + most * cols)
+      const rows = slice.length / cols
+      const encoded = await encode(plan.scaled, slice, rows, cols, threads, file, info, row)
+      await writer.write(codes, encoded.codes)
+      await writer.write(scales, encoded.scales)
+      row += rows
+      if (pace.late()) await pace.rest()
+    }
   }
   if (shape !== undefined) {
     await writer.write(shape, new Uint8Array(BigInt64Array.of(BigInt(tensor.rows), BigInt(tensor.cols)).buffer))
@@ -183,22 +190,6 @@ const newConfig = async (path: string, format: FolderFormat, unconverted: readon
   return `${JSON.stringify(config, undefined, 2)}\n`
 }
 
-const readSource = async (input: string, signal: AbortSignal | undefined) => {
-  const folder = await readHuggingFace(input, { signal })
-  const { architectures, modelType } = architectureOf(folder.config)
-  const config = huggingFaceConfig(folder.config)
-  const refuse = (field: string, found: string, expected: string): DroverError =>
-    new DroverError('E_UNSUPPORTED', 'this model is not quantised', { file: config.file, field, found, expected })
-  if (modelType !== 'llama' || (architectures.length > 0 && !architectures.includes('LlamaForCausalLM'))) {
-    throw refuse('model_type', [modelType, ...architectures].filter(Boolean).join(', '), 'llama, LlamaForCausalLM')
-  }
-  if (config.quantization !== undefined) {
-    throw refuse('quantization_config', config.quantization, 'weights as plain numbers')
-  }
-  llamaFromHuggingFace(config)
-  return { config, weights: await readSafetensors(input, { signal }) }
-}
-
 /** Everything of a model but its weights and config.json: tokenizer, chat template, sampling defaults, licence. */
 const copyRest = async (from: string, to: string): Promise<void> => {
   for (const entry of await readdir(from, { withFileTypes: true })) {
@@ -216,7 +207,7 @@ const writeWeights = async (
   options: FolderOptions,
 ): Promise<void> => {
   const total = plans.reduce((sum, { info }) => sum + info.bytes, 0)
-  const map: Record<string, string> = {}
+  const map: Record<string, string> = Object.create(null) // any name may be that of a tensor
   let size = 0
   let converted = 0
   for (const [i, file] of weights.files.entries()) {
@@ -256,7 +247,7 @@ export const quantizeFolder = async (
   format: FolderFormat,
   options: FolderOptions,
 ): Promise<WrittenFolder> => {
-  const { config, weights } = await readSource(input, options.signal)
+  const { config, weights } = await readLlamaFolder(input, { signal: options.signal })
   const exists = await stat(output).catch(() => undefined)
   if (exists !== undefined) {
     throw new DroverError('E_ARGUMENT', 'the output exists', {

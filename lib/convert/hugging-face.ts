@@ -2,54 +2,30 @@
 import { basename, resolve } from 'node:path'
 import { DroverError } from '../errors.js'
 import {
-  architectureOf,
   generationDefaults,
   type HuggingFaceConfig,
   type HuggingFaceFolder,
-  huggingFaceConfig,
-  readHuggingFace,
   tokenizerSettings,
 } from '../format/config.js'
 import { diskFolder, type ReadOptions } from '../format/file.js'
 import type { GgufEntry } from '../format/gguf-writer.js'
-import { readSafetensors, type SafetensorsFile } from '../format/safetensors.js'
-import { ggufNames, huggingFaceNames, type LlamaNames, llamaFromHuggingFace } from '../model/llama.js'
+import type { SafetensorsFile } from '../format/safetensors.js'
+import { ggufNames, huggingFaceNames, type LlamaNames } from '../model/llama.js'
 import { inverseFrequencies, scaleFrequencies } from '../model/rope.js'
 import { elementCount, type TensorInfo } from '../tensor.js'
 import { chatTemplateOf } from '../text/chat-template.js'
-import { asStored, type Source, type SourceTensor } from './source.js'
+import { asStored, type LlamaFolder, readLlamaFolder, type Source, type SourceTensor } from './source.js'
 import { tokenizerEntries } from './tokenizer.js'
 
-/** Opens a folder. Throws E_UNSUPPORTED for other architectures and for tokenizers that GGUF has no form for. */
-export const huggingFaceSource = async (path: string, options: ReadOptions): Promise<Source> => {
-  const folder = await readHuggingFace(path, options)
-  const { architectures, modelType } = architectureOf(folder.config)
-  if (modelType !== 'llama' || (architectures.length > 0 && !architectures.includes('LlamaForCausalLM'))) {
-    throw new DroverError('E_UNSUPPORTED', 'this architecture is not quantised', {
-      file: folder.config.file,
-      field: 'model_type',
-      found: [modelType, ...architectures].filter(Boolean).join(', '),
-      expected: 'llama, LlamaForCausalLM',
-    })
-  }
-  const config = huggingFaceConfig(folder.config)
-  if (config.quantization !== undefined) {
-    throw new DroverError('E_UNSUPPORTED', 'weights that are quantised themselves are not converted', {
-      file: folder.config.file,
-      field: 'quantization_config',
-      found: config.quantization,
-      expected: 'weights as plain numbers',
-    })
-  }
-  llamaFromHuggingFace(config) // refuses variants that would be converted into something else
-  const weights = await readSafetensors(path, options)
-  const tokenizer = await tokenizerEntries(diskFolder(path), config.vocabularySize)
+/**
+ * Opens a folder; with `weightsOnly`, without its tokenizer and what else only a whole model needs. Throws E_UNSUPPORTED
+ * for other architectures and for tokenizers that GGUF has no form for.
+ */
+export const huggingFaceSource = async (path: string, options: ReadOptions, weightsOnly: boolean): Promise<Source> => {
+  const read = await readLlamaFolder(path, options)
+  const { config, weights } = read
   const metadata = metadataOf(path, config)
-  for (const [key, entry] of tokenizer.entries) metadata.set(key, entry)
-  for (const [key, id] of endTokens(folder, config, tokenizer.ids)) metadata.set(key, { type: 'u32', value: id })
-  for (const [key, value] of samplingOf(folder)) metadata.set(`general.sampling.${key}`, value)
-  const template = await chatTemplateOf({ folder })
-  if (template !== undefined) metadata.set('tokenizer.chat_template', { type: 'string', value: template })
+  if (!weightsOnly) for (const [key, entry] of await textEntries(path, read)) metadata.set(key, entry)
   return {
     files: weights.files,
     tensors: tensorsOf(weights, config),
@@ -58,6 +34,17 @@ export const huggingFaceSource = async (path: string, options: ReadOptions): Pro
     layers: config.layers,
     sharing: config.heads / config.keyValueHeads,
   }
+}
+
+/** Tokenizer, end tokens, sampling defaults, chat template. */
+const textEntries = async (path: string, { folder, config }: LlamaFolder): Promise<Map<string, GgufEntry>> => {
+  const tokenizer = await tokenizerEntries(diskFolder(path), config.vocabularySize)
+  const entries = new Map(tokenizer.entries)
+  for (const [key, id] of endTokens(folder, config, tokenizer.ids)) entries.set(key, { type: 'u32', value: id })
+  for (const [key, value] of samplingOf(folder)) entries.set(`general.sampling.${key}`, value)
+  const template = await chatTemplateOf({ folder })
+  if (template !== undefined) entries.set('tokenizer.chat_template', { type: 'string', value: template })
+  return entries
 }
 
 const metadataOf = (path: string, config: HuggingFaceConfig): Map<string, GgufEntry> => {

@@ -121,9 +121,13 @@ export const fitting = (wanted: WritableDType, cols: number): WritableDType => {
   return other !== undefined && cols % dtypes[other].block === 0 ? other : 'f16'
 }
 
-/** What the mix gives the weight of this name. `tied`: the embedding is the head, too. */
+/** Whether a weight is the head. `tied`: the embedding is the head, too. */
+export const isHead = (name: string, tied: boolean): boolean =>
+  name === 'output.weight' || (tied && name === 'token_embd.weight')
+
+/** What the mix gives the weight of this name. */
 export const formatOf = (mix: Mix, name: string, tied: boolean, facts: ModelFacts): WritableDType => {
-  if (name === 'output.weight' || (tied && name === 'token_embd.weight')) return headOf(mix)
+  if (isHead(name, tied)) return headOf(mix)
   const match = /^blk\.(\d+)\.(attn_v|attn_output|ffn_down)\.weight$/.exec(name)
   if (match === null) return mix.base
   const place: Place = { ...facts, layer: Number(match[1]) }

@@ -2,20 +2,20 @@
  * Writes a model in another number format: tensor by tensor, in chunks of rows, so that memory holds a few chunks of it
  * and never the model.
  */
-import { realpath, stat } from 'node:fs/promises'
+import { realpath } from 'node:fs/promises'
 import { checkBoolean, checkFunction, checkInteger, checkOptions, checkSignal, checkString } from '../check.js'
 import { type WritableDType, writableDTypes } from '../device/quantize.js'
 import { DroverError } from '../errors.js'
-import type { FileEntry } from '../format/file.js'
+import { type FileEntry, isFolder } from '../format/file.js'
 import { readGguf } from '../format/gguf.js'
 import { type GgufEntry, type GgufTensor, writeGguf } from '../format/gguf-writer.js'
 import { type ImportanceMatrix, readImportance } from '../format/imatrix.js'
 import { type DTypeName, dtypes, elementCount } from '../tensor.js'
-import { folderFormats, quantizeFolder } from './folder.js'
+import { folderFormats, quantizeFolder, type WrittenFolder } from './folder.js'
 import { huggingFaceSource } from './hugging-face.js'
-import { fitting, formatOf, type Mix, type ModelFacts, mixOf } from './mixes.js'
+import { fitting, formatOf, isHead, type Mix, type ModelFacts, mixOf } from './mixes.js'
 import { convertRows, type Planned } from './rows.js'
-import { ggufSource, type Source } from './source.js'
+import { checkCols, ggufSource, plainFloats, type Source } from './source.js'
 
 /** Options of {@link quantizeModel}. */
 export interface QuantizeModelOptions {
@@ -47,10 +47,6 @@ export interface QuantizeModelReport {
   readonly notes: readonly string[]
 }
 
-const mostCols = 2 ** 24
-
-const floats: readonly DTypeName[] = ['f32', 'f16', 'bf16', 'f64']
-
 const planOf = (
   source: Source,
   mix: Mix,
@@ -68,18 +64,13 @@ const planOf = (
     const { dtype, shape } = info
     // Integers are no weights; vectors (norms, biases, frequencies) are small and stay exact.
     if (/^[iu]\d|^bool$/.test(dtype)) return { tensor, to: dtype, importance: undefined }
-    if (cols > mostCols)
-      throw new DroverError('E_UNSUPPORTED', 'rows of this length are not quantised', {
-        field: name,
-        found: cols,
-        expected: `at most ${mostCols}`,
-      })
+    checkCols(tensor)
     if (shape.length < 2) return { tensor, to: 'f32', importance: undefined }
-    const isHead = name === 'output.weight' || (tied && name === 'token_embd.weight')
-    const wanted = isHead && head !== undefined ? head : options.pure ? mix.base : formatOf(mix, name, tied, facts)
+    const chosen = isHead(name, tied) ? head : undefined
+    const wanted = chosen ?? (options.pure ? mix.base : formatOf(mix, name, tied, facts))
     const to = fitting(wanted, cols)
     if (to !== wanted) notes.push(`${name}: ${to} instead of ${wanted}, whose blocks do not fill ${cols} columns`)
-    if (!floats.includes(dtype) && dtype !== to) requantised.add(dtype)
+    if (!plainFloats.includes(dtype) && dtype !== to) requantised.add(dtype)
     const importance = matrix?.get(name)
     if (importance === undefined) return { tensor, to, importance }
     used++
@@ -110,16 +101,23 @@ const formatNamed = (field: string, name: string): WritableDType => {
   })
 }
 
-const openSource = async (path: string, signal: AbortSignal | undefined): Promise<Source> => {
-  const isFolder = await stat(path).then(
-    (status) => status.isDirectory(),
-    () => false,
-  )
-  return isFolder ? huggingFaceSource(path, { signal }) : ggufSource(await readGguf(path, { signal }))
-}
+const openSource = async (path: string, signal: AbortSignal | undefined, weightsOnly: boolean): Promise<Source> =>
+  (await isFolder(path))
+    ? huggingFaceSource(path, { signal }, weightsOnly)
+    : ggufSource(await readGguf(path, { signal }))
 
-const sortedBySize = (formats: Readonly<Record<string, number>>): Record<string, number> =>
-  Object.fromEntries(Object.entries(formats).sort((a, b) => b[1] - a[1]))
+/** Of what was written: bytes by format, and how many numbers they are. */
+const reportOf = ({ sourceBytes, parameters, formats, notes }: WrittenFolder): QuantizeModelReport => {
+  const bytes = Object.values(formats).reduce((sum, size) => sum + size, 0)
+  return {
+    sourceBytes,
+    bytes,
+    parameters,
+    bitsPerWeight: (bytes * 8) / parameters,
+    formats: Object.fromEntries(Object.entries(formats).sort((a, b) => b[1] - a[1])),
+    notes,
+  }
+}
 
 /** A folder from a folder. */
 const quantizeToFolder = async (
@@ -134,30 +132,20 @@ const quantizeToFolder = async (
   if (format === undefined) {
     throw refuse('options.type', type, `${folderFormats.join(', ')}; other types go to a name that ends in .gguf`)
   }
-  const isFolder = await stat(input).then(
-    (status) => status.isDirectory(),
-    () => false,
-  )
-  if (!isFolder) throw refuse('input', input, 'a folder in Hugging Face layout')
+  if (!(await isFolder(input))) throw refuse('input', input, 'a folder in Hugging Face layout')
   for (const [name, value] of Object.entries({ importance, output: head, pure })) {
     if (value !== undefined) throw refuse(`options.${name}`, value, 'nothing: the type says it all')
   }
-  const { sourceBytes, parameters, formats, notes } = await quantizeFolder(input, output, format, options)
-  const bytes = Object.values(formats).reduce((sum, size) => sum + size, 0)
-  return {
-    sourceBytes,
-    bytes,
-    parameters,
-    bitsPerWeight: (bytes * 8) / parameters,
-    formats: sortedBySize(formats),
-    notes,
-  }
+  return reportOf(await quantizeFolder(input, output, format, options))
 }
 
-const checkOutput = async (input: string, output: string): Promise<void> => {
-  const field = 'output'
-  const same = (await realpath(input)) === (await realpath(output).catch(() => undefined))
-  if (same) throw new DroverError('E_ARGUMENT', 'the output would replace its own source', { field, found: output })
+/** No part of a source is replaced while it is read, nor lost afterwards. */
+const checkOutput = async ({ files }: Source, output: string): Promise<void> => {
+  const there = await realpath(output).catch(() => undefined)
+  for (const { path } of files) {
+    if ((await realpath(path)) !== there) continue
+    throw new DroverError('E_ARGUMENT', 'the output would replace its own source', { field: 'output', found: output })
+  }
 }
 
 /**
@@ -182,25 +170,32 @@ export const quantizeModel = async (
   if (signal !== undefined) checkSignal('options.signal', signal)
   if (onProgress !== undefined) checkFunction('options.onProgress', onProgress)
 
-  if (!/\.gguf$/i.test(output)) return quantizeToFolder(input, output, type, checked)
+  if (checked.importance !== undefined) checkString('options.importance', checked.importance)
+  return convertModel(input, output, { ...checked, type }, false)
+}
+
+/** {@link quantizeModel} with checked options; `weightsOnly`: a GGUF file of a folder needs no tokenizer. */
+export const convertModel = async (
+  input: string,
+  output: string,
+  options: QuantizeModelOptions,
+  weightsOnly: boolean,
+): Promise<QuantizeModelReport> => {
+  const { type, importance, signal, onProgress } = options
+  if (!/\.gguf$/i.test(output)) return quantizeToFolder(input, output, type, options)
   const mix = mixOf(type)
-  const source = await openSource(input, signal)
-  await checkOutput(input, output)
-  const matrix =
-    checked.importance === undefined
-      ? undefined
-      : await readImportance(checkString('options.importance', checked.importance), { signal })
-  const { plan, notes } = planOf(source, mix, checked, matrix)
+  const source = await openSource(input, signal, weightsOnly)
+  await checkOutput(source, output)
+  const matrix = importance === undefined ? undefined : await readImportance(importance, { signal })
+  const { plan, notes } = planOf(source, mix, options, matrix)
 
   const sourceBytes = plan.reduce((sum, { tensor }) => sum + tensor.info.bytes, 0)
   const formats: Record<string, number> = {}
   let parameters = 0
-  let bytes = 0
   const count = (to: DTypeName, elements: number): number => {
     const size = (elements / dtypes[to].block) * dtypes[to].bytes
     formats[to] = (formats[to] ?? 0) + size
     parameters += elements
-    bytes += size
     return size
   }
   let converted = 0
@@ -211,7 +206,7 @@ export const quantizeModel = async (
       converted += read
       onProgress?.(converted / sourceBytes, tensor.name)
     }
-    const chunks = (): AsyncIterable<Uint8Array> => convertRows(source.files[file] as FileEntry, planned, checked, done)
+    const chunks = (): AsyncIterable<Uint8Array> => convertRows(source.files[file] as FileEntry, planned, options, done)
     return { name: tensor.name, type: to, shape, bytes: count(to, elementCount(shape)), chunks }
   })
   for (const [name, values] of source.made) {
@@ -224,12 +219,5 @@ export const quantizeModel = async (
     ['general.quantization_version', { type: 'u32', value: 2 }],
   ])
   await writeGguf(output, metadata, tensors)
-  return {
-    sourceBytes,
-    bytes,
-    parameters,
-    bitsPerWeight: (bytes * 8) / parameters,
-    formats: sortedBySize(formats),
-    notes,
-  }
+  return reportOf({ sourceBytes, parameters, formats, notes })
 }

@@ -1,11 +1,15 @@
 /** What is converted, whatever form it has: weights under the names of GGUF, and metadata as GGUF keeps it. */
 
 import { DroverError } from '../errors.js'
-import type { FileEntry } from '../format/file.js'
+import { type HuggingFaceConfig, type HuggingFaceFolder, huggingFaceConfig, readHuggingFace } from '../format/config.js'
+import type { FileEntry, ReadOptions } from '../format/file.js'
 import type { GgufFile } from '../format/gguf.js'
 import { metadataInteger, metadataString } from '../format/gguf-metadata.js'
 import { entryOf, type GgufEntry } from '../format/gguf-writer.js'
-import { elementCount, type TensorInfo } from '../tensor.js'
+import { readSafetensors, type SafetensorsFile } from '../format/safetensors.js'
+import { llamaFromHuggingFace } from '../model/llama.js'
+import { checkLlama } from '../model/open.js'
+import { type DTypeName, elementCount, type TensorInfo } from '../tensor.js'
 
 export interface SourceTensor {
   /** Its name in GGUF files. */
@@ -35,6 +39,45 @@ export interface Source {
 export const asStored = (name: string, info: TensorInfo): SourceTensor => {
   const cols = info.shape.at(-1) ?? 1
   return { name, info, rows: cols === 0 ? 0 : elementCount(info.shape) / cols, cols }
+}
+
+const mostCols = 2 ** 24
+
+/** Throws E_UNSUPPORTED for rows that are too long for a chunk. */
+export const checkCols = ({ name, cols }: SourceTensor): void => {
+  if (cols <= mostCols) return
+  throw new DroverError('E_UNSUPPORTED', 'rows of this length are not quantised', {
+    field: name,
+    found: cols,
+    expected: `at most ${mostCols}`,
+  })
+}
+
+/** Formats of numbers that stand for themselves. */
+export const plainFloats: readonly DTypeName[] = ['f32', 'f16', 'bf16', 'f64']
+
+/** What is read of a folder in Hugging Face layout. */
+export interface LlamaFolder {
+  readonly folder: HuggingFaceFolder
+  readonly config: HuggingFaceConfig
+  readonly weights: SafetensorsFile
+}
+
+/** Opens a folder with the weights of a Llama as plain numbers. Throws E_UNSUPPORTED for others. */
+export const readLlamaFolder = async (path: string, options: ReadOptions): Promise<LlamaFolder> => {
+  const folder = await readHuggingFace(path, options)
+  checkLlama(folder.config)
+  const config = huggingFaceConfig(folder.config)
+  if (config.quantization !== undefined) {
+    throw new DroverError('E_UNSUPPORTED', 'weights that are quantised themselves are not converted', {
+      file: config.file,
+      field: 'quantization_config',
+      found: config.quantization,
+      expected: 'weights as plain numbers',
+    })
+  }
+  llamaFromHuggingFace(config) // refuses variants that would be converted into something else
+  return { folder, config, weights: await readSafetensors(path, options) }
 }
 
 /** A GGUF file as a source. Throws E_UNSUPPORTED for other architectures than llama. */

@@ -109,15 +109,7 @@ export interface NativeAddon {
     options: NativeQuantizeOptions,
     out: Uint8Array<ArrayBuffer>,
   ): { promise: Promise<Uint8Array<ArrayBuffer>>; abort(): void }
-  quantizeSync(
-    from: number,
-    source: Uint8Array,
-    to: number,
-    rows: number,
-    cols: number,
-    options: NativeQuantizeOptions,
-    out: Uint8Array<ArrayBuffer>,
-  ): void
+  quantizeSync(...args: Parameters<NativeAddon['quantize']>): void
   /** Measures the machine for some seconds, off the event loop. */
   probe(threads: number, bufferBytes: number): Promise<Limits>
 }

@@ -68,11 +68,17 @@ const quantizeRow = (x: Float32Array): { codes: number[]; scale: number } => {
   return { codes: Array.from(x, (value) => roundEven(f(value / scale))), scale }
 }
 
-/** The nearest e4m3 number, ties to the even one; |value| at most 448. */
-const nearestE4m3 = (value: number): number => {
-  const unit = 2 ** Math.max(Math.floor(Math.log2(Math.abs(value) || 1)) - 3, -9)
+/** To `bits` significant bits, halves to the even one; exponents below `lowest` share its unit. */
+const roundMantissa = (value: number, bits: number, lowest: number): number => {
+  if (value === 0 || !Number.isFinite(value)) return value
+  let exponent = Math.floor(Math.log2(Math.abs(value)))
+  if (2 ** exponent > Math.abs(value)) exponent-- // Math.log2 may round up to the next power
+  const unit = 2 ** (Math.max(exponent, lowest) - bits + 1)
   return roundEven(value / unit) * unit
 }
+
+/** The nearest e4m3 number; |value| at most 448. */
+const nearestE4m3 = (value: number): number => roundMantissa(value, 4, -6)
 
 /** As f8_row: values that e4m3 has, and their scale. */
 const quantizeFloats = (x: Float32Array, bound: number): { codes: number[]; scale: number } => {
@@ -219,15 +225,6 @@ const rope: Op = (machine, [xIndex, tableIndex, heads, headDim, layout]) => {
   }
 }
 
-/** To `bits` significant bits, halves to the even one; exponents below `lowest` share its unit. */
-const roundMantissa = (value: number, bits: number, lowest: number): number => {
-  if (value === 0 || !Number.isFinite(value)) return value
-  let exponent = Math.floor(Math.log2(Math.abs(value)))
-  if (2 ** exponent > Math.abs(value)) exponent-- // Math.log2 may round up to the next power
-  const unit = 2 ** (Math.max(exponent, lowest) - bits + 1)
-  return roundEven(value / unit) * unit
-}
-
 const roundToBf16 = (value: number): number => f(roundMantissa(value, 8, -126))
 
 /** e4m3 codes times a power of two that puts the largest of them between 224 and 448. */
@@ -236,25 +233,31 @@ const storedE4m3 = (x: Float32Array): Float32Array => {
   if (!Number.isFinite(peak)) return x.map(() => Number.NaN)
   if (peak < smallestQuantized) return x.map(() => 0)
   const scale = 2 ** Math.min(119, Math.ceil(Math.log2(peak / 448)))
-  return x.map((value) => Math.max(-448, Math.min(448, roundMantissa(value / scale, 4, -6))) * scale)
+  return x.map((value) => Math.max(-448, Math.min(448, nearestE4m3(value / scale))) * scale)
 }
 
-/** A head's vector as the cache's format keeps it. */
-const stored = (dtype: KvSpec['dtype'], x: Float32Array): Float32Array => {
-  if (dtype === 'f32') return x
-  if (dtype === 'f16') return x.map((value) => halfToFloat(floatToHalf(value)))
-  if (dtype === 'bf16') return x.map(roundToBf16)
-  if (dtype === 'f8_e4m3') return storedE4m3(x)
+/** x as 8-bit codes in blocks of 32, turned back; `kept` is what becomes of a scale. */
+const throughBytes = (x: Float32Array, kept: (scale: number) => number): Float32Array => {
   const out = new Float32Array(x.length)
   for (let from = 0; from < x.length; from += 32) {
     const { codes, scale } = quantizeBlock(x.subarray(from, from + 32))
-    const rounded = halfToFloat(floatToHalf(scale))
+    const factor = kept(scale)
     out.set(
-      codes.map((code) => code * rounded),
+      codes.map((code) => code * factor),
       from,
     )
   }
   return out
+}
+
+/** A head's vector as the cache's format keeps it. */
+const stored = (dtype: KvSpec['dtype'], x: Float32Array): Float32Array => {
+  const throughHalf = (value: number): number => halfToFloat(floatToHalf(value))
+  if (dtype === 'f32') return x
+  if (dtype === 'f16') return x.map(throughHalf)
+  if (dtype === 'bf16') return x.map(roundToBf16)
+  if (dtype === 'f8_e4m3') return storedE4m3(x)
+  return throughBytes(x, throughHalf)
 }
 
 /** Where a position of a head lies in the cache's arrays. */
@@ -284,19 +287,6 @@ const kvWrite: Op = (machine, [kIndex, vIndex, layer]) => {
   }
 }
 
-/** x as 8-bit codes in blocks of 32, turned back. */
-const throughBytes = (x: Float32Array): Float32Array => {
-  const out = new Float32Array(x.length)
-  for (let from = 0; from < x.length; from += 32) {
-    const { codes, scale } = quantizeBlock(x.subarray(from, from + 32))
-    out.set(
-      codes.map((code) => code * scale),
-      from,
-    )
-  }
-  return out
-}
-
 const attention: Op = (machine, [outIndex, qIndex, layer, heads, scaleBits, causal, byteQueries]) => {
   const kv = kvOf(machine.program)
   const { headDim } = kv
@@ -310,7 +300,7 @@ const attention: Op = (machine, [outIndex, qIndex, layer, heads, scaleBits, caus
         const at = (position: number): number =>
           cachePlace(kv, layer!, kvHead, pages[Math.floor(position / pagePositions)]!, position)
         const part = rowOf(machine.tensors[qIndex!]!, row).subarray(head * headDim, (head + 1) * headDim)
-        const q = byteQueries === 1 ? throughBytes(part) : part
+        const q = byteQueries === 1 ? throughBytes(part, (scale) => scale) : part
         const scores = Float64Array.from({ length: seen }, (_, position) => {
           let sum = 0
           for (let d = 0; d < headDim; d++) sum += q[d]! * machine.cache.keys[at(position) + d]!

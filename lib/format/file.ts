@@ -4,7 +4,7 @@
  * a {@link Pace} so that a large header neither blocks the event loop nor outlives an abort.
  */
 import { constants } from 'node:fs'
-import { type FileHandle, open, readdir } from 'node:fs/promises'
+import { type FileHandle, open, readdir, stat } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { DroverError, throwIfAborted } from '../errors.js'
 import type { TensorInfo } from '../tensor.js'
@@ -125,6 +125,13 @@ export const openFile = async (path: string): Promise<ByteSource> => {
     expected: 'a readable regular file',
   })
 }
+
+/** Whether a path leads to a folder; what is not there, or may not be looked at, is none. */
+export const isFolder = (path: string): Promise<boolean> =>
+  stat(path).then(
+    (status) => status.isDirectory(),
+    () => false,
+  )
 
 /** A folder on disk. */
 export const diskFolder = (path: string): Folder => ({

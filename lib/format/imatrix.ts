@@ -73,7 +73,7 @@ const readListForm = (folder: Folder, name: string, { signal }: ReadOptions): Pr
       const values = new Float32Array((await cursor.copy(columns * 4, key)).buffer as ArrayBuffer)
       if (calls > 0) for (let k = 0; k < columns; k++) values[k]! /= calls
       matrix.set(key, checkValues(file, key, values))
-      if (cursor.pace.due()) await cursor.pace.rest()
+      if (cursor.pace.late()) await cursor.pace.rest()
     }
     return matrix
   })
@@ -102,6 +102,7 @@ const readGgufForm = async (folder: Folder, name: string, options: ReadOptions):
       decodeRow('f32', await source.read(info.offset, info.bytes), length, values)
       return checkValues(file, info.name, values)
     }
+    const pace = new Pace(options.signal, 'reading an importance matrix')
     const matrix = new Map<string, Float32Array>()
     for (const info of gguf.tensors.values()) {
       if (!info.name.endsWith(sumsSuffix)) continue
@@ -126,6 +127,7 @@ const readGgufForm = async (folder: Folder, name: string, options: ReadOptions):
         values[k] = n > 0 ? values[k]! / n : 0
       }
       matrix.set(key, checkValues(file, key, values)) // a count may be so small that the quotient is none
+      if (pace.late()) await pace.rest()
     }
     if (matrix.size === 0)
       throw refuse('an importance matrix lacks a tensor', file, sumsSuffix, 'no such tensor', 'at least one')

@@ -1,6 +1,5 @@
 /** Writes safetensors files whose tensors come piece by piece, in any order. */
-import { randomBytes } from 'node:crypto'
-import { type FileHandle, open, rename, rm } from 'node:fs/promises'
+import { type FileHandle, open, rm } from 'node:fs/promises'
 import { DroverError } from '../errors.js'
 import { type DTypeName, dtypes, elementCount } from '../tensor.js'
 import { safetensorTypes } from './safetensors.js'
@@ -25,11 +24,13 @@ const bytesOf = ({ dtype, shape }: SafetensorsEntry): number => elementCount(sha
 /** Header and places of the tensors: those of wide elements first, so that all are aligned. */
 const layOut = (entries: readonly SafetensorsEntry[]): { header: Uint8Array; places: Map<string, Place> } => {
   const sorted = [...entries].sort((a, b) => dtypes[b.dtype].bytes - dtypes[a.dtype].bytes)
-  const header: Record<string, unknown> = { __metadata__: { format: 'pt' } }
+  // Without a prototype: any name may be that of a tensor.
+  const header: Record<string, unknown> = Object.create(null)
+  header['__metadata__'] = { format: 'pt' }
   let end = 0
   for (const entry of sorted) {
     const type = typeNames.get(entry.dtype)
-    if (type === undefined || Object.hasOwn(header, entry.name)) {
+    if (type === undefined || entry.name in header) {
       throw new DroverError('E_INTERNAL', 'a tensor cannot be written', { field: entry.name, found: entry.dtype })
     }
     header[entry.name] = { dtype: type, shape: entry.shape, data_offsets: [end, end + bytesOf(entry)] }
@@ -49,26 +50,23 @@ const layOut = (entries: readonly SafetensorsEntry[]): { header: Uint8Array; pla
   return { header: bytes, places }
 }
 
-/** A file under construction, which appears under its name when it is complete. */
+/** A file under construction, for a folder that appears when it is complete. */
 export class SafetensorsWriter {
   readonly #path: string
-  readonly #temporary: string
   readonly #handle: FileHandle
   readonly #places: ReadonlyMap<string, Place>
 
-  private constructor(path: string, temporary: string, handle: FileHandle, places: ReadonlyMap<string, Place>) {
+  private constructor(path: string, handle: FileHandle, places: ReadonlyMap<string, Place>) {
     this.#path = path
-    this.#temporary = temporary
     this.#handle = handle
     this.#places = places
   }
 
   /** Throws E_IO. */
   static async create(path: string, entries: readonly SafetensorsEntry[]): Promise<SafetensorsWriter> {
-    const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`
     const { header, places } = layOut(entries)
-    const handle = await translated(path, () => open(temporary, 'wx'))
-    const writer = new SafetensorsWriter(path, temporary, handle, places)
+    const handle = await translated(path, () => open(path, 'w'))
+    const writer = new SafetensorsWriter(path, handle, places)
     try {
       await writer.#put(header, 0)
     } catch (error) {
@@ -88,19 +86,18 @@ export class SafetensorsWriter {
     place.at += bytes.length
   }
 
-  /** Ends the file and gives it its name. Throws E_IO; E_INTERNAL when a tensor is not complete. */
+  /** Ends the file. Throws E_IO; E_INTERNAL when a tensor is not complete. */
   async finish(): Promise<void> {
     for (const [name, { at, end }] of this.#places) {
       if (at !== end) throw new DroverError('E_INTERNAL', 'a tensor is not complete', { field: name, found: end - at })
     }
-    await this.#handle.close()
-    await translated(this.#path, () => rename(this.#temporary, this.#path))
+    await translated(this.#path, () => this.#handle.close())
   }
 
   /** Leaves nothing behind. */
   async discard(): Promise<void> {
     await this.#handle.close()
-    await rm(this.#temporary, { force: true })
+    await rm(this.#path, { force: true })
   }
 
   async #put(bytes: Uint8Array, position: number): Promise<void> {

@@ -2,7 +2,6 @@
  * safetensors: one file, or a folder or index of shards, to metadata and tensor descriptions. The header is JSON of at
  * most 100 MB; tensors must fill the rest of the file exactly, without gaps or overlaps, as the format demands.
  */
-import { stat } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
 import { DroverError, type ErrorDetails } from '../errors.js'
 import type { DTypeName, TensorInfo } from '../tensor.js'
@@ -10,6 +9,7 @@ import {
   diskFolder,
   type FileEntry,
   type Folder,
+  isFolder,
   isMissing,
   Pace,
   type ReadOptions,
@@ -60,15 +60,10 @@ const refusedTypes = ['F4', 'F6_E2M3', 'F6_E3M2', 'F8_E8M0', 'F8_E4M3FNUZ', 'F8_
  * (`model.safetensors`, else `model.safetensors.index.json`, else its only `.safetensors` file). Throws E_FORMAT,
  * E_UNSUPPORTED, E_IO or E_ABORTED with file, field, found and expected.
  */
-export const readSafetensors = async (path: string, options: ReadOptions = {}): Promise<SafetensorsFile> => {
-  const isFolder = await stat(path).then(
-    (status) => status.isDirectory(),
-    () => false,
-  )
-  return isFolder
+export const readSafetensors = async (path: string, options: ReadOptions = {}): Promise<SafetensorsFile> =>
+  (await isFolder(path))
     ? readSafetensorsFrom(diskFolder(path), undefined, options)
     : readSafetensorsFrom(diskFolder(dirname(path)), basename(path), options)
-}
 
 /** {@link readSafetensors} from any folder; without `name`, the model that the folder holds. */
 export const readSafetensorsFrom = async (

@@ -1,5 +1,5 @@
 /** How far the predictions of one model are from those of another: what a change of number format has cost. */
-import { checkFunction, checkInteger, checkOptions, checkSignal } from '../check.js'
+import { checkFunction, checkInteger, checkOptions, checkSignal, checkTokens } from '../check.js'
 import { DroverError } from '../errors.js'
 import { Pace } from '../format/file.js'
 import type { LanguageModel } from './model.js'
@@ -79,9 +79,10 @@ export const compareModels = async (
   }
   const context = Math.min(source.info.contextLength, result.info.contextLength)
   const affordable = Math.max(2, Math.floor(mostLogitBytes / (vocabularySize * 4)))
-  const { window = Math.min(512, context, affordable) } = rest
-  checkInteger('options.window', window, 2, context)
-  const text = Int32Array.from(tokens)
+  const largest = Math.min(context, affordable)
+  const { window = Math.min(512, largest) } = rest
+  checkInteger('options.window', window, 2, largest)
+  const text = checkTokens('tokens', tokens, vocabularySize, Number.MAX_SAFE_INTEGER)
   if (text.length < 2)
     throw new DroverError('E_RANGE', 'a comparison needs at least two tokens', { field: 'tokens', found: text.length })
 
@@ -106,7 +107,7 @@ export const compareModels = async (
       resultLoss += q.logSum - b[target]!
       if (p.likeliest === q.likeliest) agreed++
       divergences.push(divergence(a, b, p, q))
-      if (pace.due()) await pace.rest()
+      if (pace.late()) await pace.rest() // a row may have 128,256 logits
     }
     onProgress?.(Math.min(1, (start + part.length) / text.length))
   }

@@ -8,6 +8,7 @@ import {
   checkPath,
   checkSignal,
   checkString,
+  checkTokens,
 } from '../check.js'
 import { cpu, cpuDevice } from '../device/cpu.js'
 import type { DeviceProgram, OpTime } from '../device/device.js'
@@ -116,19 +117,14 @@ const optionNames = [
 
 const checkedOptions = (input: LanguageModelOptions | undefined): LanguageModelOptions => {
   const options = checkOptions('options', input, optionNames) as LanguageModelOptions & Record<string, unknown>
-  const choices: [string, readonly unknown[]][] = [
+  const choices: [string, readonly string[]][] = [
     ['weights', ['stored', ...weightTypes]],
     ['kvType', kvTypeNames],
     ['activations', activationModes],
+    ['verify', ['header', 'full']],
   ]
   for (const [name, all] of choices) {
-    const value = options[name]
-    if (value === undefined || all.includes(value)) continue
-    throw new DroverError('E_ARGUMENT', `options.${name} does not take this value`, {
-      field: `options.${name}`,
-      found: value,
-      expected: all.join(', '),
-    })
+    if (options[name] !== undefined) checkOneOf(`options.${name}`, options[name], all)
   }
   const positive = (name: 'contextLength' | 'threads' | 'memoryBudget' | 'maxSequences', most: number): void => {
     if (options[name] !== undefined) checkInteger(`options.${name}`, options[name], 1, most)
@@ -138,7 +134,6 @@ const checkedOptions = (input: LanguageModelOptions | undefined): LanguageModelO
   positive('memoryBudget', Number.MAX_SAFE_INTEGER)
   positive('maxSequences', 512)
   if (options.preparedCache !== undefined) checkPath('options.preparedCache', options.preparedCache)
-  if (options.verify !== undefined) checkOneOf('options.verify', options.verify, ['header', 'full'])
   if (options.signal !== undefined) checkSignal('options.signal', options.signal)
   if (options.onProgress !== undefined) checkFunction('options.onProgress', options.onProgress)
   return options
@@ -234,17 +229,22 @@ export const loadLanguageModel = async (path: string, input?: LanguageModelOptio
   })
   try {
     const rest = onProgress && { onProgress: (done: number, what: string) => onProgress((1 + done) / 2, what) }
-    return await loadOpened(opened, { ...options, ...rest })
+    return await loadOpened(opened, { ...options, ...rest }, release)
   } finally {
     await release()
   }
 }
 
-const loadOpened = async (opened: OpenedModel, options: LanguageModelOptions): Promise<LanguageModel> => {
+const loadOpened = async (
+  opened: OpenedModel,
+  options: LanguageModelOptions,
+  release?: () => Promise<void>,
+): Promise<LanguageModel> => {
   const { signal, onProgress } = options
   const { path } = opened
   const defaults = defaultsOf(opened)
   const { program, contextLength, maxSequences } = sizeProgram(opened, options)
+  const stop = new AbortController() // ends the load of weights when the rest of the model is refused
   const loading = cpuDevice.load(program, opened.regions, {
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     ...(options.memoryBudget === undefined ? {} : { memoryBudget: options.memoryBudget }),
@@ -253,9 +253,9 @@ const loadOpened = async (opened: OpenedModel, options: LanguageModelOptions): P
     ...(onProgress === undefined
       ? {}
       : { onProgress: (fraction: number) => onProgress(fraction, 'preparing weights') }),
-    ...(signal === undefined ? {} : { signal }),
+    signal: signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal]),
   })
-  const { tokenizer, template, loaded } = await meanwhile(loading, async () => ({
+  const { tokenizer, template, loaded } = await meanwhile(loading, stop, async () => ({
     tokenizer: opened.gguf === undefined ? await loadTokenizer(path) : tokenizerFromGguf(opened.gguf),
     template: await chatTemplateOf(opened),
   }))
@@ -283,6 +283,7 @@ const loadOpened = async (opened: OpenedModel, options: LanguageModelOptions): P
     defaults,
     template,
     ends: endTokens(opened, tokenizer),
+    release,
   })
 }
 
@@ -299,6 +300,8 @@ interface Parts {
   defaults: SamplingDefaults
   template: string | undefined
   ends: readonly number[]
+  /** Removes what loading left on disk. */
+  release: (() => Promise<void>) | undefined
 }
 
 /** A step of a generation, and the times of its ops. */
@@ -470,6 +473,7 @@ export class LanguageModel implements AsyncDisposable {
   async #close(): Promise<void> {
     await this.#scheduler.close(new DroverError('E_CLOSED', 'the model was closed while this was running'))
     await this.#parts.loaded.close()
+    await this.#parts.release?.()
   }
 
   #check(): void {
@@ -478,23 +482,7 @@ export class LanguageModel implements AsyncDisposable {
 
   /** A checked copy of the caller's tokens. */
   #tokens(name: string, input: ArrayLike<number>, most = this.info.contextLength): Int32Array {
-    // Read once: a view of a shared buffer may change while it is looked at.
-    const length = typeof input === 'object' && input !== null ? input.length : undefined
-    if (length === undefined || !Number.isSafeInteger(length) || length < 0) {
-      throw new DroverError('E_ARGUMENT', `expected tokens for ${name}`, { field: name, found: input })
-    }
-    if (length === 0)
-      throw new DroverError('E_RANGE', 'there are no tokens', { field: name, found: 0, expected: 'at least 1' })
-    if (length > most) {
-      throw new DroverError('E_RANGE', 'more tokens than the context holds', {
-        field: name,
-        found: length,
-        expected: most,
-      })
-    }
-    return Int32Array.from({ length }, (_, i) =>
-      checkInteger(`${name}[${i}]`, input[i], 0, this.info.vocabularySize - 1),
-    )
+    return checkTokens(name, input, this.info.vocabularySize, most)
   }
 
   #generate(tokens: number[], options: GenerateOptions | undefined): Generation {

@@ -4,9 +4,10 @@ import { resolve } from 'node:path'
 import type { DeviceProgram } from '../device/device.js'
 import { DroverError } from '../errors.js'
 
-/** What `body` gives, made while the device's threads prepare weights; when it fails, they are freed again. */
+/** What `body` gives, made while the device's threads prepare weights; when it fails, they stop and are freed again. */
 export const meanwhile = async <T>(
   loading: Promise<DeviceProgram>,
+  stop: AbortController,
   body: () => Promise<T>,
 ): Promise<T & { loaded: DeviceProgram }> => {
   // Its end is always heard of; what `body` says comes first.
@@ -15,6 +16,7 @@ export const meanwhile = async <T>(
     () => async () => {},
   )
   const made = await body().catch(async (error: unknown) => {
+    stop.abort()
     await (await freed)()
     throw error
   })

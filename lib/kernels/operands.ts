@@ -93,6 +93,16 @@ const checkScales = (name: string, value: unknown, dtype: DTypeName, rows: numbe
   })
 }
 
+/** What no kernel would look at is refused. */
+const checkBound = (name: string, value: unknown, dtype: DTypeName, scales: unknown): number => {
+  if (dtype === 'f8_e4m3' && scales !== undefined) return checkNumber(name, value, 1e-12, Number.MAX_VALUE)
+  throw new DroverError('E_ARGUMENT', 'this weight has no use for a bound on activations', {
+    field: name,
+    found: dtype === 'f8_e4m3' ? 'f8_e4m3 without scales' : dtype,
+    expected: 'f8_e4m3 with scales',
+  })
+}
+
 export const checkWeight = (name: string, value: unknown): CheckedWeight => {
   if (typeof value !== 'object' || value === null) {
     throw new DroverError('E_ARGUMENT', `expected { dtype, data, shape } for ${name}`, { field: name, found: value })
@@ -114,9 +124,7 @@ export const checkWeight = (name: string, value: unknown): CheckedWeight => {
     cols,
     scales: scales === undefined ? undefined : checkScales(`${name}.scales`, scales, type, rows, cols),
     activationBound:
-      activationBound === undefined
-        ? undefined
-        : checkNumber(`${name}.activationBound`, activationBound, 1e-12, Number.MAX_VALUE),
+      activationBound === undefined ? undefined : checkBound(`${name}.activationBound`, activationBound, type, scales),
   }
 }
 

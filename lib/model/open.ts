@@ -4,6 +4,7 @@ import { basename, dirname } from 'node:path'
 import { DroverError } from '../errors.js'
 import {
   architectureOf,
+  type ConfigRecord,
   type GenerationDefaults,
   generationDefaults,
   type HuggingFaceFolder,
@@ -12,7 +13,7 @@ import {
   readHuggingFaceFrom,
 } from '../format/config.js'
 import { decodeRow } from '../format/decode/index.js'
-import { diskFolder, type Folder, type ReadOptions, readTensor, type TensorSource } from '../format/file.js'
+import { diskFolder, type Folder, isFolder, type ReadOptions, readTensor, type TensorSource } from '../format/file.js'
 import { type GgufFile, readGguf } from '../format/gguf.js'
 import { metadataString } from '../format/gguf-metadata.js'
 import { type QuantizedSource, quantizedSource, type WeightScheme, weightSchemeOf } from '../format/quantization.js'
@@ -87,19 +88,22 @@ const openGguf = async (path: string, options: ReadOptions): Promise<OpenedModel
 }
 
 /** Refuses other architectures by name, before any other entry is looked at. */
-const llamaOfFolder = (folder: HuggingFaceFolder): LlamaConfig => {
-  const { architectures, modelType } = architectureOf(folder.config)
+export const checkLlama = (config: ConfigRecord): void => {
+  const { architectures, modelType } = architectureOf(config)
   if (modelType !== 'llama' || (architectures.length > 0 && !architectures.includes('LlamaForCausalLM'))) {
-    refuse(folder.config.file, 'model_type', [modelType, ...architectures].filter(Boolean).join(', '))
+    refuse(config.file, 'model_type', [modelType, ...architectures].filter(Boolean).join(', '))
   }
+}
+
+const llamaOfFolder = (folder: HuggingFaceFolder): LlamaConfig => {
+  checkLlama(folder.config)
   weightSchemeOf(folder.config)
   return llamaFromHuggingFace(huggingFaceConfig(folder.config))
 }
 
 /** The config of a model whose weights need not be there: a folder with a config.json, or such a file of any name. */
 export const openConfig = async (path: string, options: ReadOptions = {}): Promise<LlamaConfig> => {
-  const status = await stat(path).catch(() => undefined)
-  if (status?.isDirectory()) return llamaOfFolder(await readHuggingFace(path, options))
+  if (await isFolder(path)) return llamaOfFolder(await readHuggingFace(path, options))
   const folder = diskFolder(dirname(path))
   const open: Folder['open'] = (name) => folder.open(name === 'config.json' ? basename(path) : name)
   return llamaOfFolder(await readHuggingFaceFrom({ ...folder, open }, options))

@@ -21,7 +21,7 @@ import { type AddedToken, AddedTokens } from './vocabulary.js'
 const key = (name: string): string => `tokenizer.ggml.${name}`
 
 /** By tokenizer.ggml.pre; with `whole`, a piece that is a token is not merged. */
-const preTokenizers: ReadonlyMap<string, { scanner: Scanner; whole: boolean }> = new Map([
+export const preTokenizers: ReadonlyMap<string, { scanner: Scanner; whole: boolean }> = new Map([
   ['llama-bpe', { scanner: llama3Scanner, whole: true }],
   ['llama3', { scanner: llama3Scanner, whole: true }],
   ['gpt-2', { scanner: gpt2Scanner, whole: false }],

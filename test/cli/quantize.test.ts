@@ -1,12 +1,13 @@
 /** `drover quantize`: what it writes loads and writes stories, and it leaves nothing half done. */
-import { readdirSync, statSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { fitting, formatOf, mixNames, mixOf } from '../../lib/convert/mixes.js'
 import { readGguf } from '../../lib/format/gguf.js'
-import { compareModels, loadLanguageModel, quantizeModel } from '../../lib/index.js'
+import { compareModels, type DroverError, loadLanguageModel, quantizeModel } from '../../lib/index.js'
 import { importanceList } from '../format/imatrix-bytes.js'
+import { withBytesModel } from '../generate/models.js'
 import { fixture } from '../support.js'
 import { drover, outputJson, refused, storiesPath, withFolder } from './run.js'
 
@@ -194,9 +195,51 @@ test('wrong arguments, and an interrupt that leaves nothing behind', async () =>
     assert.equal(readdirSync(folder), [])
     const told = await drover(['quantize', storiesPath, path, '-t', 'f16', '--kld', story])
     assert.is(told.code, 0, told.err)
-    assert.match(told.out, /^weights +260\.\d K|^weights .* 16\.\d+ bits each$/m)
+    assert.match(told.out, /^weights +292\.8 K, 16\.\d+ bits each$/m)
     assert.match(told.out, /^divergence +mean [\d.]+ nats over 373 tokens$/m)
     assert.match(told.out, /^perplexity +3\.72\d\d, source 3\.72\d\d$/m)
+  })
+})
+
+test('an interrupt of the comparison leaves the output, which is complete', async () => {
+  await withFolder(async (folder) => {
+    const [path, text] = [join(folder, 'x.gguf'), join(folder, 'long.txt')]
+    writeFileSync(text, readFileSync(story, 'utf8').repeat(1000))
+    let sent = false
+    const { code, out, err } = await drover(['quantize', storiesPath, path, '-t', 'q8_0', '--kld', text], {
+      onOutput: (shown, kill) => {
+        if (!sent && /^time /m.test(shown)) kill('SIGINT')
+        sent ||= /^time /m.test(shown)
+      },
+    })
+    assert.is(code, 130, err)
+    assert.match(err, /^interrupted; .*x\.gguf is complete$/m)
+    assert.not.match(out, /divergence/)
+    assert.equal(readdirSync(folder).sort(), ['long.txt', 'x.gguf'])
+    await (await loadLanguageModel(path)).close()
+  })
+})
+
+test('comparisons: tokens are checked, and windows bounded by the memory of their logits', async () => {
+  const refused = async (body: () => Promise<unknown>, code: string, field: string): Promise<void> => {
+    const error = await body().then(
+      () => undefined,
+      (reason: unknown) => reason as DroverError,
+    )
+    assert.equal([error?.code, error?.field], [code, field])
+  }
+  const shape = { vocabulary: 70_000, tied: true }
+  const metadata = { 'llama.context_length': { type: 'u32', value: 16_384 } } as const
+  await withBytesModel({ shape, metadata }, { maxSequences: 1 }, async (model) => {
+    const compare = (tokens: unknown, window?: number) => () =>
+      compareModels(model, model, tokens as number[], window === undefined ? {} : { window })
+    await refused(compare([1, 2, 3], 959), 'E_ARGUMENT', 'options.window') // 2^28 bytes hold 958 rows
+    assert.is((await compare([1, 2, 3], 958)()).tokens, 2)
+    await refused(compare([1, 70_000]), 'E_ARGUMENT', 'tokens[1]')
+    await refused(compare([1, 2.5]), 'E_ARGUMENT', 'tokens[1]')
+    await refused(compare(['1', 2]), 'E_ARGUMENT', 'tokens[0]')
+    await refused(compare('12'), 'E_ARGUMENT', 'tokens')
+    await refused(compare([1]), 'E_RANGE', 'tokens')
   })
 })
 

@@ -11,6 +11,31 @@ import { DroverError, loadLanguageModel, loadTokenizer, quantizeModel } from '..
 import { withFolder } from '../cli/run.js'
 import { cosine, fixture, largestDifference } from '../support.js'
 
+interface TokenizerJson {
+  model: { vocab: Record<string, number>; ignore_merges?: boolean }
+  added_tokens: { id: number; content: string; special: boolean }[]
+}
+
+const jsonOf = (name: string): TokenizerJson =>
+  JSON.parse(readFileSync(join(fixture(name), 'tokenizer.json'), 'utf8')) as TokenizerJson
+
+/** The GGUF file of the tokenizer in `folder` finds the tokens that the folder's finds. */
+const sameTokens = async (folder: string, vocabulary: number, extra: readonly string[]): Promise<void> => {
+  const { entries, ids } = await tokenizerEntries(diskFolder(folder), vocabulary)
+  const path = join(folder, 't.gguf')
+  await writeGguf(path, entries, [])
+  const [found, expected] = [await loadTokenizer(path), await loadTokenizer(folder)]
+  assert.is(found.vocabularySize, vocabulary)
+  assert.equal([...found.specialTokens].sort(), [...expected.specialTokens].filter(([text]) => text !== '<unk>').sort())
+  for (const [text, id] of expected.specialTokens) assert.is(ids.get(text), id, text)
+  for (const text of [...texts, ...extra]) {
+    for (const parseSpecial of [false, true]) {
+      const options = { bos: true, parseSpecial }
+      assert.equal(found.encode(text, options), expected.encode(text, options), text)
+    }
+  }
+}
+
 const texts = ['Hello world', ' 12345 a\n\n b', "it's größer 漢字 🦙", '<|begin_of_text|>x', '']
 
 test('rotated halves, rope factors, biases: logits are those of the folder', async () => {
@@ -62,6 +87,55 @@ test('a SentencePiece model becomes metadata', async () => {
       assert.equal(found.encode(text, { bos: true }), expected.encode(text, { bos: true }), text)
     }
   })
+})
+
+test('a vocabulary of 128,256 tokens and more', async () => {
+  await withFolder(async (folder) => {
+    const json = jsonOf('llama31-rope8-like')
+    // Letters and digits are never one piece: none of these is ever found.
+    for (let id = 331; id < 130_000; id++) json.model.vocab[`q${id}`] = id
+    writeFileSync(join(folder, 'tokenizer.json'), JSON.stringify(json))
+    await sameTokens(folder, 130_001, ['q331', '<|eot_id|>'])
+  })
+})
+
+test('tokens that tokenizer.json adds to a SentencePiece model', async () => {
+  await withFolder(async (folder) => {
+    const json = jsonOf('tokenizer-llama2-spm')
+    json.added_tokens.push(
+      { id: 32000, content: '<pad>', special: true },
+      { id: 32002, content: 'a tool', special: false },
+    )
+    writeFileSync(join(folder, 'tokenizer.json'), JSON.stringify(json))
+    cpSync(fixture('tokenizer-llama2-spm/tokenizer.model'), join(folder, 'tokenizer.model'))
+    await sameTokens(folder, 32003, ['x<pad>y', 'such a tool here', '</s><s>'])
+  })
+})
+
+test('a folder with two tokenizers is converted with the one that it is loaded with', async () => {
+  await withFolder(async (folder) => {
+    cpSync(fixture('llama31-rope8-like/tokenizer.json'), join(folder, 'tokenizer.json'))
+    cpSync(fixture('tokenizer-llama2-spm/tokenizer.model'), join(folder, 'tokenizer.model'))
+    await sameTokens(folder, 331, [])
+  })
+})
+
+test('ignore_merges that the pre-tokenizer does not stand for is refused', async () => {
+  for (const [name, whole] of [
+    ['llama31-rope8-like', false],
+    ['tokenizer-roberta-bpe', true],
+  ] as const) {
+    await withFolder(async (folder) => {
+      const json = jsonOf(name)
+      json.model.ignore_merges = whole
+      writeFileSync(join(folder, 'tokenizer.json'), JSON.stringify(json))
+      const error = await tokenizerEntries(diskFolder(folder), 60_000).then(
+        () => undefined,
+        (reason: unknown) => reason as DroverError,
+      )
+      assert.equal([error?.code, error?.field, error?.found], ['E_UNSUPPORTED', 'model.ignore_merges', whole])
+    })
+  }
 })
 
 test('settings of the folder: end tokens, sampling, chat template', async () => {

@@ -200,6 +200,12 @@ test('scales that do not fit are refused', () => {
     () => gemm(x, { dtype: 'f8_e4m3', data, shape: [4, 64], scales: new Float32Array(4), activationBound: -1 }),
     /activationBound/,
   )
+  // Where it would be ignored: without scales, and for codes of other formats.
+  assert.throws(() => gemm(x, { dtype: 'f8_e4m3', data, shape: [4, 64], activationBound: 9 }), /activationBound/)
+  assert.throws(
+    () => gemm(x, { dtype: 'i8', data, shape: [4, 64], scales: new Float32Array(4), activationBound: 9 }),
+    /activationBound/,
+  )
 })
 
 test('integer kernels are exact on whole numbers, at the ends of their range', () => {

@@ -115,9 +115,11 @@ export const quantize: Command = {
     const interrupt = (): void => stop.abort()
     process.once('SIGINT', interrupt)
     const bar = progress('quantising')
+    let written = false
     try {
       const started = performance.now()
       const report = await quantizeModel(input, output, { ...options, onProgress: (fraction) => bar.update(fraction) })
+      written = true
       bar.done()
       const seconds = (performance.now() - started) / 1000
       for (const remark of report.notes) note(remark)
@@ -128,7 +130,7 @@ export const quantize: Command = {
     } catch (error) {
       if (!stop.signal.aborted) throw error
       bar.done()
-      note('interrupted; nothing was left behind')
+      note(written ? `interrupted; ${output} is complete` : 'interrupted; nothing was left behind')
       process.exitCode = 130 // as a shell reports SIGINT
     } finally {
       bar.done()
