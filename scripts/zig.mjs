@@ -1,6 +1,6 @@
 // Builds the addon for another platform with zig, which brings every C library and libc++ that it links.
 import { spawnSync } from 'node:child_process'
-import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
@@ -18,15 +18,22 @@ const run = (command, args) => {
   process.exit(1)
 }
 
-/** CMake wants compilers that are one word. */
-const writeCompilers = (folder, zig, triple) => {
-  mkdirSync(folder, { recursive: true })
-  return ['cc', 'c++'].map((language) => {
-    const path = join(folder, language)
-    if (!existsSync(path)) writeFileSync(path, `#!/bin/sh\nexec ${zig.join(' ')} ${language} -target ${triple} "$@"\n`)
-    chmodSync(path, 0o755)
-    return path
-  })
+/** CMake wants compilers that are one word. It does not notice when they change: then the build begins anew. */
+const writeCompilers = (build, zig, triple) => {
+  const folder = join(build, 'compilers')
+  const scripts = ['cc', 'c++'].map((language) => ({
+    path: join(folder, language),
+    text: `#!/bin/sh\nexec ${zig.join(' ')} ${language} -target ${triple} "$@"\n`,
+  }))
+  if (!scripts.every(({ path, text }) => existsSync(path) && readFileSync(path, 'utf8') === text)) {
+    rmSync(build, { recursive: true, force: true })
+    mkdirSync(folder, { recursive: true })
+    for (const { path, text } of scripts) {
+      writeFileSync(path, text)
+      chmodSync(path, 0o755)
+    }
+  }
+  return scripts.map(({ path }) => path)
 }
 
 /** What an addon for Windows is linked to: the functions that node.exe exports. */
@@ -40,7 +47,7 @@ const writeImportLibrary = (folder, [zig, ...args]) => {
 /** Returns the path of the addon that was built. */
 export const buildWithZig = (root, zig, { name, triple, cmake: [system, processor] }) => {
   const folder = join(root, 'build', 'zig', name)
-  const [c, cxx] = writeCompilers(join(folder, 'compilers'), zig, triple)
+  const [c, cxx] = writeCompilers(folder, zig, triple)
   run('cmake', [
     ...['-S', root, '-B', folder, '-DCMAKE_BUILD_TYPE=Release'],
     ...[`-DCMAKE_SYSTEM_NAME=${system}`, `-DCMAKE_SYSTEM_PROCESSOR=${processor}`],
