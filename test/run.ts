@@ -19,7 +19,7 @@ interface Outcome {
 
 const fileTimeoutSeconds = 1500
 // Files that measure time or memory run alone, after the others.
-const measuring = /\/(leak|latency|speed|workers)[^/]*\.test\.ts$/
+const measuring = /\/(leak|latency|speed|workers|prefill-memory|prepared-cache|measure)[^/]*\.test\.ts$/
 
 const capture = (
   name: string,

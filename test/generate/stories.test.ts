@@ -56,10 +56,12 @@ test('the perplexity that caches of fewer bits cost', async () => {
   const perplexityOf = (kvType: KvType): Promise<number> =>
     withStories(async (model) => (await model.perplexity(tokens)).perplexity, { kvType })
   const exact = await perplexityOf('f32')
+  // Each a little above what was measured. Three bits of mantissa cost most in a model whose heads have 8 elements.
+  const most = { f32: 0, f16: 0.0005, bf16: 0.002, q8_0: 0.01, fp8: 0.3 }
   for (const kvType of kvTypeNames) {
     const difference = Math.abs((await perplexityOf(kvType)) - exact)
-    // Three bits of mantissa cost more, and most in a model whose heads have 8 elements.
-    assert.ok(difference <= (kvType === 'fp8' ? 0.3 : 0.01), `${kvType}: ${difference} from ${exact}`)
+    assert.ok(difference <= most[kvType], `${kvType}: ${difference} from ${exact}`)
+    if (kvType !== 'f32') assert.ok(difference > 0, `${kvType} rounds`)
   }
 })
 

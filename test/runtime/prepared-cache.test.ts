@@ -22,11 +22,8 @@ const emptyFolder = (): string => mkdtempSync(join(made, 'cache-'))
 const linux = process.platform === 'linux'
 
 const tokens = Array.from({ length: 40 }, (_, i) => 3 + ((i * 37) % 500))
-const logitsWith = (options: {
-  preparedCache?: string
-  verify?: 'full'
-  memoryBudget?: number
-}): Promise<Float32Array> => withStories(async (model) => (await model.logits(tokens, { rows: 'all' })).data, options)
+const logitsWith = (options: { preparedCache?: string; verify?: 'full' }): Promise<Float32Array> =>
+  withStories(async (model) => (await model.logits(tokens, { rows: 'all' })).data, options)
 const onlyFile = (folder: string): string => {
   const names = readdirSync(folder)
   assert.is(names.length, 1, names.join(' '))
@@ -62,6 +59,15 @@ test('memory: the file is reported apart and is outside of the budget', async ()
   assert.is(cached['prepared'], 0)
   assert.is(cached['preparedMapped'], statSync(onlyFile(preparedCache)).size)
   assert.ok(cached['preparedMapped']! >= plain['prepared']!)
+  const { activations, kv, prepared, scratch } = plain as Record<'activations' | 'kv' | 'prepared' | 'scratch', number>
+  const memoryBudget = activations + kv + scratch + Math.floor(prepared / 2)
+  await withStories(async () => {}, { preparedCache, memoryBudget })
+  try {
+    await withStories(async () => {}, { memoryBudget })
+    assert.unreachable('half of the weights have no room')
+  } catch (error) {
+    assert.is((error as DroverError).code, 'E_MEMORY', String(error))
+  }
 })
 
 test('damaged files are written again', async () => {
@@ -146,48 +152,6 @@ const end = async (child: ChildProcess): Promise<void> => {
   if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')
 }
 
-test('each instruction set has a file of its own', async () => {
-  const folder = emptyFolder()
-  const found: string[] = []
-  for (const isa of isaNames) {
-    const child = start([storiesPath, folder], isa)
-    const report = await reportOf(child)
-    await end(child)
-    if (report === undefined) continue
-    assert.is(report.isa, isa)
-    found.push(isa)
-    assert.is(readdirSync(folder).length, found.length, `${isa} among ${found}`)
-  }
-  assert.ok(found.includes('scalar') && found.includes(cpu().isaBest))
-})
-
-// A model of the shape and size of Llama 3.2 1B: what is shared must outweigh what each process has of its own.
-const large = join(made, '1b.gguf')
-
-test('a process that is killed while it writes leaves nothing that matters', async () => {
-  await writeModel(large, '1b', 'Q4_0')
-  const folder = emptyFolder()
-  let halfway = 0
-  for (let turn = 0; turn < 4; turn++) {
-    const child = start([large, folder])
-    const written = (): boolean =>
-      readdirSync(folder).some((name) => name.endsWith('.draft') && statSync(join(folder, name)).blocks > turn * 1e5)
-    while (!written() && child.exitCode === null) await sleep(2)
-    child.kill('SIGKILL')
-    await once(child, 'exit')
-    if (!readdirSync(folder).some((name) => name.endsWith('.weights'))) halfway++
-    for (const name of readdirSync(folder)) if (name.endsWith('.weights')) rmSync(join(folder, name))
-  }
-  assert.ok(halfway >= 2, `${halfway} of 4 were killed before the end`)
-  const child = start([large, folder])
-  const report = await reportOf(child)
-  await end(child)
-  onlyFile(folder)
-  const plain = start([large])
-  assert.equal((await reportOf(plain))?.tokens, report?.tokens)
-  await end(plain)
-})
-
 /** Bytes of a process, each page by the share of those that map it: [all, of the file]. */
 const sharesOf = (pid: number, file: string): [number, number] => {
   const all = /^Pss:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))
@@ -198,7 +162,51 @@ const sharesOf = (pid: number, file: string): [number, number] => {
   return [Number(all?.[1]) * 1024, ofFile * 1024]
 }
 
+// What a process says of its memory, and what it has written so far, is read in Linux's way.
 if (linux) {
+  test('each instruction set has a file of its own', async () => {
+    const folder = emptyFolder()
+    const found: string[] = []
+    for (const isa of isaNames) {
+      const child = start([storiesPath, folder], isa)
+      const report = await reportOf(child)
+      await end(child)
+      if (report === undefined) continue
+      assert.is(report.isa, isa)
+      found.push(isa)
+      assert.is(readdirSync(folder).length, found.length, `${isa} among ${found}`)
+    }
+    assert.ok(found.includes('scalar') && found.includes(cpu().isaBest))
+  })
+
+  // A model of the shape and size of Llama 3.2 1B: what is shared must outweigh what each process has of its own.
+  const large = join(made, '1b.gguf')
+
+  test('a process that is killed while it writes leaves nothing that matters', async () => {
+    await writeModel(large, '1b', 'Q4_0')
+    const folder = emptyFolder()
+    let halfway = 0
+    for (let turn = 0; turn < 4; turn++) {
+      const child = start([large, folder])
+      const written = (): boolean =>
+        readdirSync(folder).some((name) => name.endsWith('.draft') && statSync(join(folder, name)).blocks > turn * 1e5)
+      while (!written() && child.exitCode === null) await sleep(2)
+      assert.is(child.exitCode, null, 'it ended by itself')
+      child.kill('SIGKILL')
+      await once(child, 'exit')
+      if (!readdirSync(folder).some((name) => name.endsWith('.weights'))) halfway++
+      for (const name of readdirSync(folder)) if (name.endsWith('.weights')) rmSync(join(folder, name))
+    }
+    assert.ok(halfway >= 2, `${halfway} of 4 were killed before the end`)
+    const child = start([large, folder])
+    const report = await reportOf(child)
+    await end(child)
+    onlyFile(folder)
+    const plain = start([large])
+    assert.equal((await reportOf(plain))?.tokens, report?.tokens)
+    await end(plain)
+  })
+
   test('four processes hold one copy, and preparing never takes two', async () => {
     await writeModel(large, '1b', 'Q4_0')
     const folder = emptyFolder()
