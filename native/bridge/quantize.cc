@@ -40,11 +40,12 @@ bool read_request(const Napi::CallbackInfo& info, Request* request) {
   request->to = number(2);
   request->rows = number(3);
   request->cols = number(4);
-  request->source = source.Data();
-  request->source_bytes = source.ByteLength();
   request->options.struct_bytes = sizeof request->options;
   request->options.threads = options.Get("threads").ToNumber().Uint32Value();
   request->options.finite = options.Get("finite").ToBoolean() ? 1 : 0;
+  // After the options: reading them may run code that takes the array's memory away.
+  request->source = source.Data();
+  request->source_bytes = source.ByteLength();
   if (importance.IsTypedArray() && importance.As<Napi::TypedArray>().TypedArrayType() == napi_float32_array) {
     const Napi::Float32Array weights = importance.As<Napi::Float32Array>();
     if (weights.ElementLength() != request->cols) {

@@ -85,6 +85,7 @@ void prepare_portion(Preparation& job, const Portion& portion, uint32_t worker) 
   if (job.options->verify_weights != 0 && !rows_are_finite(w, first_row, last_row)) {
     job.bad_weight.store(static_cast<int32_t>(portion.weight));
   }
+  if (job.aim == Aim::kWrite && p.prepared_file.failed()) return;
   if (w.flags != 0) {
     const uint64_t from = portion.begin * panel_result_bytes(w), offset = job.offsets[portion.weight] + from;
     const uint64_t to = portion.end * panel_result_bytes(w), all = result_bytes(w);
@@ -130,7 +131,7 @@ void run_preparation(Job* base) {
   Preparation& job = *static_cast<Preparation*>(base);
   const std::atomic<int32_t>* cancel = reinterpret_cast<const std::atomic<int32_t>*>(job.options->cancel);
   // All threads of the pool: a program's own number caps the workers of its steps.
-  Team team(pool_threads(), cancel);
+  Team team(pool_threads(), cancel, true);
   team.parallel(static_cast<uint32_t>(job.portions.size()),
                 [&](uint32_t task, uint32_t worker) { prepare_portion(job, job.portions[task], worker); });
   const std::lock_guard<std::mutex> lock(job.mutex);
@@ -183,7 +184,8 @@ drover_code prepare_in_file(Preparation& job, drover_error* error) {
     }
     if (file.content() == nullptr) {
       if (const drover_code code = prepare(job, Aim::kWrite, error)) return code;
-      return file.publish(error);
+      if (const drover_code code = file.publish(error)) return code;
+      break;
     }
     if (options.verify_weights == 0) break;
     if (const drover_code code = prepare(job, Aim::kCompare, error)) return code;

@@ -43,9 +43,10 @@ struct Draft {
   intptr_t file;  // -1 without an error: another process writes it
   int error;
 };
-// Zeros, readable by this user only; what an earlier writer left is gone.
-Draft open_draft(const char* path, uint64_t bytes);
-// 0 or an error.
+// Empty, readable by this user only; what an earlier writer left is gone.
+Draft open_draft(const char* path);
+// 0 or an error. Gives an empty draft its size, in zeros.
+int size_draft(intptr_t file, uint64_t bytes);
 int write_draft(intptr_t file, uint64_t offset, const uint8_t* data, uint64_t bytes);
 // Waits until all is on disk, replaces `target`, closes. Removes the draft when it fails.
 int publish_draft(intptr_t file, const char* path, const char* target);

@@ -130,15 +130,17 @@ const char* objection_to_folder(const char* path) {
   return objection_to(status);
 }
 
-Draft open_draft(const char* path, uint64_t bytes) {
+Draft open_draft(const char* path) {
   const Draft draft = lock_draft(path, O_CREAT);
   if (draft.file == -1) return draft;
-  const int file = static_cast<int>(draft.file);
-  // Down to nothing first: what an earlier writer left must not show between what is written now.
-  if (ftruncate(file, 0) == 0 && ftruncate(file, static_cast<off_t>(bytes)) == 0) return draft;
-  const int error = errno;
-  discard_draft(file, path);
+  const int error = size_draft(draft.file, 0);
+  if (error == 0) return draft;
+  discard_draft(draft.file, path);
   return {-1, error};
+}
+
+int size_draft(intptr_t file, uint64_t bytes) {
+  return ftruncate(static_cast<int>(file), static_cast<off_t>(bytes)) == 0 ? 0 : errno;
 }
 
 int write_draft(intptr_t file, uint64_t offset, const uint8_t* data, uint64_t bytes) {

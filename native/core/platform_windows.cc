@@ -20,7 +20,8 @@ std::wstring wide(const char* text) {
   const int units = MultiByteToWideChar(CP_UTF8, 0, text, -1, nullptr, 0);
   std::wstring result(units > 0 ? static_cast<size_t>(units) : 1, L'\0');
   MultiByteToWideChar(CP_UTF8, 0, text, -1, result.data(), units);
-  result.pop_back();  // the terminator was counted
+  result.pop_back();                                        // the terminator was counted
+  std::replace(result.begin(), result.end(), L'/', L'\\');  // behind \\?\ a slash is part of a name
   return result;
 }
 
@@ -28,13 +29,22 @@ FileMapping failed() { return {nullptr, 0, static_cast<int>(GetLastError()), 0};
 
 int last_error() { return static_cast<int>(GetLastError()); }
 
+// Whether the last call met a file that is removed as soon as its last handle is closed.
+bool was_going() {
+  using Status = LONG(NTAPI*)();
+  static const Status last_status = reinterpret_cast<Status>(
+      reinterpret_cast<void*>(GetProcAddress(GetModuleHandleW(L"ntdll.dll"), "RtlGetLastNtStatus")));
+  constexpr LONG kDeletePending = static_cast<LONG>(0xC0000056);
+  return last_status != nullptr && last_status() == kDeletePending;
+}
+
 // Nobody else can open a draft while it is written; the handle itself renames and removes it.
 Draft lock_draft(const wchar_t* path, DWORD disposition) {
   const HANDLE file =
       CreateFileW(path, GENERIC_READ | GENERIC_WRITE | DELETE, 0, nullptr, disposition, FILE_ATTRIBUTE_NORMAL, nullptr);
   if (file != INVALID_HANDLE_VALUE) return {reinterpret_cast<intptr_t>(file), 0};
-  const int error = last_error();
-  return {-1, error == ERROR_SHARING_VIOLATION ? 0 : error};
+  const bool busy = GetLastError() == ERROR_SHARING_VIOLATION || (GetLastError() == ERROR_ACCESS_DENIED && was_going());
+  return {-1, busy ? 0 : last_error()};
 }
 
 void remove_and_close(HANDLE file) {
@@ -112,16 +122,13 @@ void populate_file_pages(const uint8_t* data, uint64_t bytes) {
 const char* objection_to_file(const char* path) { return objection_to(path, false, "is not a file"); }
 const char* objection_to_folder(const char* path) { return objection_to(path, true, "is not a folder"); }
 
-Draft open_draft(const char* path, uint64_t bytes) {
-  const Draft draft = lock_draft(wide(path).c_str(), CREATE_ALWAYS);
-  if (draft.file == -1) return draft;
-  const HANDLE file = reinterpret_cast<HANDLE>(draft.file);
+Draft open_draft(const char* path) { return lock_draft(wide(path).c_str(), CREATE_ALWAYS); }
+
+int size_draft(intptr_t draft, uint64_t bytes) {
+  const HANDLE file = reinterpret_cast<HANDLE>(draft);
   LARGE_INTEGER size;
   size.QuadPart = static_cast<LONGLONG>(bytes);
-  if (SetFilePointerEx(file, size, nullptr, FILE_BEGIN) && SetEndOfFile(file)) return draft;
-  const int error = last_error();
-  remove_and_close(file);
-  return {-1, error};
+  return SetFilePointerEx(file, size, nullptr, FILE_BEGIN) && SetEndOfFile(file) ? 0 : last_error();
 }
 
 int write_draft(intptr_t file, uint64_t offset, const uint8_t* data, uint64_t bytes) {
@@ -168,9 +175,11 @@ void remove_dead_drafts(const char* folder, const char* suffix) {
 
 void describe_error(int error, char* text, size_t bytes) {
   const DWORD flags = FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS | FORMAT_MESSAGE_MAX_WIDTH_MASK;
-  const DWORD length =
-      FormatMessageA(flags, nullptr, static_cast<DWORD>(error), 0, text, static_cast<DWORD>(bytes), nullptr);
-  if (length == 0) std::snprintf(text, bytes, "error %d", error);
+  wchar_t wide_text[256];
+  const DWORD length = FormatMessageW(flags, nullptr, static_cast<DWORD>(error), 0, wide_text, 256, nullptr);
+  const int written =
+      length == 0 ? 0 : WideCharToMultiByte(CP_UTF8, 0, wide_text, -1, text, static_cast<int>(bytes), nullptr, nullptr);
+  if (written == 0) std::snprintf(text, bytes, "error %d", error);
 }
 
 SystemCpus system_cpus() {

@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "cpu.h"
 #include "platform.h"
@@ -26,6 +27,11 @@ inline void pause_briefly() {
 #endif
 }
 
+// Helpers that a step leaves out stay asleep: each is woken alone.
+struct alignas(64) Helper {
+  std::atomic<uint32_t> parked{0};
+};
+
 struct Pool {
   // The region that is open: helpers enter (inside), see it open, take tasks, leave. The leader closes it and waits
   // for inside to become 0 before it changes the fields again.
@@ -33,7 +39,6 @@ struct Pool {
   alignas(64) std::atomic<uint32_t> next{0};
   alignas(64) std::atomic<uint32_t> inside{0};
   alignas(64) std::atomic<bool> open{false};
-  std::atomic<uint32_t> parked{0};
   uint32_t count = 0, helpers = 0;
   void (*function)(void*, uint32_t, uint32_t) = nullptr;
   void* context = nullptr;
@@ -46,12 +51,26 @@ struct Pool {
   Job** last = &first;
   std::atomic<uint32_t> queued{0};
   uint32_t threads = 1;
+  std::vector<Helper> sleepers;  // by worker
+
+  bool some_parked() const {
+    for (uint32_t worker = 1; worker <= helpers; worker++) {
+      if (sleepers[worker].parked.load() != 0) return true;
+    }
+    return false;
+  }
+  void wake_helpers() {
+    for (uint32_t worker = 1; worker <= helpers; worker++) {
+      std::atomic<uint32_t>& parked = sleepers[worker].parked;
+      if (parked.exchange(0) != 0) parked.notify_one();
+    }
+  }
 
   // Wakes parked helpers before its next task once `wake_at` has passed (0: wakes nobody).
   void take_tasks(uint32_t worker, uint64_t wake_at) {
     for (;;) {
       if (wake_at != 0 && now_ns() > wake_at) {
-        epoch.notify_all();
+        wake_helpers();
         wake_at = 0;
       }
       const uint32_t task = next.fetch_add(1, std::memory_order_relaxed);
@@ -61,22 +80,26 @@ struct Pool {
   }
 
   void help(uint32_t worker) {
+    std::atomic<uint32_t>& parked = sleepers[worker].parked;
     uint32_t seen = 0;
+    auto deadline = Clock::now() + kSpin;
     for (;;) {
-      const auto deadline = Clock::now() + kSpin;
       uint32_t now;
       for (uint32_t turn = 0; (now = epoch.load(std::memory_order_acquire)) == seen; turn++) {
         pause_briefly();
         if (turn % 64 == 63 && Clock::now() > deadline) {
-          parked.fetch_add(1);
-          epoch.wait(seen);
-          parked.fetch_sub(1);
+          parked.store(1);
+          if (epoch.load() == seen) parked.wait(1);
+          parked.store(0);
         }
       }
       seen = now;
       inside.fetch_add(1);
-      if (open.load() && worker <= helpers) take_tasks(worker, 0);
+      const bool wanted = open.load() && worker <= helpers;
+      if (wanted) take_tasks(worker, 0);
       inside.fetch_sub(1);
+      // Regions of a step that leaves this helper out do not keep it awake.
+      if (wanted) deadline = Clock::now() + kSpin;
     }
   }
 
@@ -109,6 +132,7 @@ Pool& pool() {
   static Pool* instance = [] {
     Pool* p = new Pool;
     p->threads = machine().info.threads;
+    p->sleepers = std::vector<Helper>(p->threads);
     std::thread([p] {
       name_thread("drover-0");
       p->lead();
@@ -184,7 +208,7 @@ void Team::share(uint32_t count, Function function, void* context) {
   p.next.store(0, std::memory_order_relaxed);
   p.open.store(true);
   p.epoch.fetch_add(1);
-  p.take_tasks(0, p.parked.load() != 0 ? begin_ns_ + kAloneNs : 0);
+  p.take_tasks(0, p.some_parked() ? begin_ns_ + kAloneNs : 0);
   p.open.store(false);
   for (uint32_t turn = 0; p.inside.load() != 0; turn++) {
     if (turn < 4096) {

@@ -25,8 +25,9 @@ struct alignas(64) WorkerTime {
 // One step's run on the pool; made on the leader's stack.
 class Team {
  public:
-  Team(uint32_t threads, const std::atomic<int32_t>* cancel)
-      : threads_(threads), cancel_(cancel), begin_ns_(now_ns()) {}
+  // long_tasks: helpers are woken at once, not when the run has lasted a while.
+  Team(uint32_t threads, const std::atomic<int32_t>* cancel, bool long_tasks = false)
+      : threads_(threads), cancel_(cancel), begin_ns_(long_tasks ? 0 : now_ns()) {}
   uint32_t threads() const { return threads_; }
   bool cancelled() const { return cancel_ != nullptr && cancel_->load(std::memory_order_relaxed) != 0; }
   // From here on every task's time is added to its worker's; null: no clock is looked at.

@@ -71,7 +71,6 @@ Hash source_hash(const drover_program& program) {
     hash.add(region->data, region->mapped && region->bytes > kFileStart ? kFileStart : region->bytes);
   }
   for (const Weight& w : program.weights) {
-    if (w.flags == 0) continue;
     const uint64_t bytes = row_bytes(w.dtype, w.cols) * w.rows;
     const uint64_t sample = bytes < kSample ? bytes : kSample;
     hash.add(w.file + (bytes - sample) / 2, sample);
@@ -107,9 +106,8 @@ drover_code PreparedFile::plan(const drover_program& program, const char* folder
   if (const char* objection = objection_to_folder(folder)) {
     return fail(error, DROVER_IO, -1, 0, 0, "prepared weights: %.120s %s", folder, objection);
   }
-  uint64_t count = 0;
-  for (const Weight& w : program.weights) count += w.flags == 0 ? 0 : 1;
-  constexpr uint64_t kWeightBytes = 7 * 8, kFixedBytes = 8 * 8 + 2 * 32;
+  const uint64_t count = program.weights.size();
+  constexpr uint64_t kWeightBytes = 8 * 8, kFixedBytes = 8 * 8 + 2 * 32;
   const uint64_t header_bytes = round_up(kFixedBytes + count * kWeightBytes, kHeaderUnit);
   bytes_ = header_bytes + bytes;
   const Hash source = source_hash(program);
@@ -126,9 +124,9 @@ drover_code PreparedFile::plan(const drover_program& program, const char* folder
   header.number(count);
   for (size_t i = 0; i < program.weights.size(); i++) {
     const Weight& w = program.weights[i];
-    if (w.flags == 0) continue;
-    for (const uint64_t value : {uint64_t{w.region}, w.offset, uint64_t{w.rows}, uint64_t{w.cols},
-                                 uint64_t{static_cast<uint32_t>(w.dtype)}, uint64_t{w.flags}, offsets[i]}) {
+    for (const uint64_t value :
+         {uint64_t{w.region}, w.offset, uint64_t{w.rows}, uint64_t{w.cols}, uint64_t{static_cast<uint32_t>(w.dtype)},
+          uint64_t{w.flags}, uint64_t{w.scales_weight}, offsets[i]}) {
       header.number(value);
     }
   }
@@ -153,7 +151,7 @@ void PreparedFile::open() {
 
 drover_code PreparedFile::claim(const int32_t* cancel, drover_error* error) {
   for (;;) {
-    const Draft draft = open_draft(draft_path_.c_str(), bytes_);
+    const Draft draft = open_draft(draft_path_.c_str());
     if (draft.error != 0) return io_error(draft.error, "cannot be written", error);
     if (draft.file != -1) {
       draft_ = draft.file;
@@ -166,18 +164,21 @@ drover_code PreparedFile::claim(const int32_t* cancel, drover_error* error) {
   if (!rejected_) open();
   if (mapping_ == nullptr) {
     remove_dead_drafts(folder_.c_str(), kDraftSuffix);
-    return DROVER_OK;
+    // Only now: on some file systems it takes the room of the whole file.
+    const int number = size_draft(draft_, bytes_);
+    return number == 0 ? DROVER_OK : io_error(number, "cannot be written", error);
   }
   discard_draft(draft_, draft_path_.c_str());
   draft_ = -1;
   return DROVER_OK;
 }
 
-bool PreparedFile::write(uint64_t offset, const uint8_t* data, uint64_t bytes) {
+void PreparedFile::write(uint64_t offset, const uint8_t* data, uint64_t bytes) {
   const int number = write_draft(draft_, header_.size() + offset, data, bytes);
   if (number != 0) __atomic_store_n(&write_error_, number, __ATOMIC_RELAXED);
-  return number == 0;
 }
+
+bool PreparedFile::failed() const { return __atomic_load_n(&write_error_, __ATOMIC_RELAXED) != 0; }
 
 drover_code PreparedFile::publish(drover_error* error) {
   int number = write_error_;

@@ -33,8 +33,10 @@ class PreparedFile {
   // Waits until no other process writes the file; then it is mapped, or this process has its draft. DROVER_ABORTED when
   // `cancel` is set while it waits.
   drover_code claim(const int32_t* cancel, drover_error* error);
-  // Writes content into the draft; from any thread. False, and no longer a draft that can be published, when it fails.
-  bool write(uint64_t offset, const uint8_t* data, uint64_t bytes);
+  // Writes content into the draft; from any thread.
+  void write(uint64_t offset, const uint8_t* data, uint64_t bytes);
+  // Whether a write has failed: publish() will say so, and writing more is in vain.
+  bool failed() const;
   // Gives the draft its name and maps it. DROVER_IO with the first write that failed.
   drover_code publish(drover_error* error);
   // Unmaps a file whose content is wrong: the next claim() writes it again.

@@ -79,7 +79,7 @@ double compute_rate(Team& team, Loop loop) {
 void run_probe(Job* base) {
   Probe& probe = *static_cast<Probe*>(base);
   const Machine& m = machine();
-  Team team(probe.threads, nullptr);
+  Team team(probe.threads, nullptr, true);
   probe.limits.read_bytes_per_second = read_rate(probe, team, *m.kernels);
   probe.limits.f32_per_second = compute_rate(team, m.kernels->fma_loop);
   probe.limits.int8_per_second = compute_rate(team, m.kernels->byte_dot_loop);

@@ -108,7 +108,7 @@ drover_code decode_weight(const uint32_t* w, uint32_t index, drover_region* cons
   if (w[0] >= region_count) return no("unknown region", w[0], region_count);
   if (w[1] >= static_cast<uint32_t>(DType::u32))
     return no("not a dtype of weights", w[1], static_cast<int64_t>(DType::u32) - 1);
-  weight = {w[0],   static_cast<DType>(w[1]), uint64_t{w[3]} << 32 | w[2], w[4], w[5], w[6], {}, nullptr, nullptr,
+  weight = {w[0],   static_cast<DType>(w[1]), uint64_t{w[3]} << 32 | w[2], w[4], w[5], w[6], {}, 0, nullptr, nullptr,
             nullptr};
   if (weight.rows == 0 || weight.rows > kMostCols) return no("rows out of range", weight.rows, kMostCols);
   if (weight.cols == 0 || weight.cols > kMostCols) return no("columns out of range", weight.cols, kMostCols);
@@ -144,6 +144,7 @@ drover_code decode_scales(uint32_t word, uint32_t index, drover_program& p, drov
     return no("this dtype has no such groups of scales", scales.cols, weight.cols);
   }
   weight.scales = {scales.file, scales.dtype, scales.cols};
+  weight.scales_weight = word;
   return DROVER_OK;
 }
 

@@ -81,6 +81,7 @@ struct Weight {
   uint64_t offset;
   uint32_t rows, cols, flags;
   Scales scales;
+  uint32_t scales_weight;   // 0, or 1 + the index of the weight that holds them
   const uint8_t* file;      // the file's rows
   const uint8_t* prepared;  // panels, when flag 1
   const float* decoded;     // f32 rows, when flag 2

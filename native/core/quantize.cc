@@ -51,7 +51,7 @@ void quantize_row(Quantization& job, uint32_t row) {
 
 void run_quantization(Job* base) {
   Quantization& job = *static_cast<Quantization*>(base);
-  Team team(job.threads, job.cancel);
+  Team team(job.threads, job.cancel, true);
   const uint32_t tasks = (job.rows + job.rows_per_task - 1) / job.rows_per_task;
   team.parallel(tasks, [&](uint32_t task, uint32_t) {
     const uint32_t begin = task * job.rows_per_task;
@@ -96,6 +96,9 @@ int drover_quantize(uint32_t from, const uint8_t* source, uint64_t source_bytes,
   drover_dtype_block(to, &to_block, &unused);
   if (rows == 0 || cols == 0 || cols % from_block != 0 || cols % to_block != 0) {
     return fail(error, DROVER_SHAPE, -1, cols, to_block, "rows hold whole blocks");
+  }
+  if (rows > 1u << 31 || cols > 1u << 31) {
+    return fail(error, DROVER_SHAPE, -1, rows > cols ? rows : cols, int64_t{1} << 31, "rows and columns have 32 bits");
   }
   const uint64_t from_row = row_bytes(job.from, cols), to_row = row_bytes(job.to, cols);
   if (source_bytes / from_row != rows || source_bytes % from_row != 0) {

@@ -180,11 +180,11 @@ void attend(const AttentionArgs& args, uint32_t kv_head, uint32_t row_begin, uin
     const uint64_t stride = uint64_t{head_dim} * 16;
     if constexpr (kType == DType::q8_0) {
       widen_byte_keys(block, head_dim, panels_used, s.wide);
-      attention_product<LoadF32>(s.q, head_dim, vectors, s.wide, stride, panels_used, head_dim, s.scores,
-                                 kPagePositions, 0, few, nullptr);
+      attention_product<LoadF32, false>(s.q, head_dim, vectors, s.wide, stride, panels_used, head_dim, s.scores,
+                                        kPagePositions, 0, few, nullptr);
     } else {
-      attention_product<Load>(s.q, head_dim, vectors, reinterpret_cast<const Element*>(block), stride, panels_used,
-                              head_dim, s.scores, kPagePositions, ahead, few, s.wide);
+      attention_product<Load, true>(s.q, head_dim, vectors, reinterpret_cast<const Element*>(block), stride,
+                                    panels_used, head_dim, s.scores, kPagePositions, ahead, few, s.wide);
     }
     constexpr bool kScaled = kType == DType::f8_e4m3;
     for (uint32_t v = 0; v < vectors; v++) {
@@ -208,9 +208,9 @@ void attend(const AttentionArgs& args, uint32_t kv_head, uint32_t row_begin, uin
       }
       // sums of vectors [v, v + count) += their slots [from, to)
       const auto add = [&](uint32_t v, uint32_t count, uint32_t from, uint32_t to) {
-        attention_product<Load>(x + v * kPagePositions + from, kPagePositions, count, w + from * kPanel,
-                                uint64_t{kPagePositions} * kPanel, panels, to - from, s.sums + v * padded + first * 16,
-                                padded, ahead, few, s.wide);
+        attention_product<Load, kType != DType::q8_0>(
+            x + v * kPagePositions + from, kPagePositions, count, w + from * kPanel, uint64_t{kPagePositions} * kPanel,
+            panels, to - from, s.sums + v * padded + first * 16, padded, ahead, few, s.wide);
       };
       const uint32_t common = visible(0);
       if (common != 0) add(0, vectors, 0, common);

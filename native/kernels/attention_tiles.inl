@@ -57,15 +57,15 @@ void attention_panels(const float* x, uint64_t x_stride, uint32_t rows, const ty
 }
 
 // The same for `vectors` that are few or many. scratch: panels * depth * 16 floats, for what many have converted.
-// ahead: bytes to the page that comes next.
-template <typename Load>
+// kCache: w lies in the cache, and `ahead` bytes behind it the page that comes next.
+template <typename Load, bool kCache>
 DROVER_INLINE void attention_product(const float* x, uint64_t x_stride, uint32_t vectors,
                                      const typename Load::Element* w, uint64_t w_stride, uint32_t panels,
                                      uint32_t depth, float* acc, uint64_t acc_stride, int64_t ahead, bool few,
                                      float* scratch) {
   if (few) {
-    attention_panels<Load, 4, kFewPanels, true>(x, x_stride, vectors, w, w_stride, panels, depth, acc, acc_stride,
-                                                ahead);
+    attention_panels<Load, 4, kFewPanels, kCache>(x, x_stride, vectors, w, w_stride, panels, depth, acc, acc_stride,
+                                                  ahead);
     return;
   }
   const float* wide = scratch;

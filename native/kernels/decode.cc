@@ -17,19 +17,6 @@ namespace {
 constexpr uint32_t kSuper = 256;  // elements of a super-block (K, IQ and TQ types)
 constexpr uint32_t kSmall = 32;   // elements of a block of the other types
 
-constexpr uint32_t kElements[kDTypeCount] = {
-#define DROVER_DTYPE(name, elements, bytes) elements,
-#include "kernels/dtypes.def"
-#undef DROVER_DTYPE
-};
-constexpr uint32_t kBytes[kDTypeCount] = {
-#define DROVER_DTYPE(name, elements, bytes) bytes,
-#include "kernels/dtypes.def"
-#undef DROVER_DTYPE
-};
-constexpr uint32_t elements_of(DType dtype) { return kElements[static_cast<uint32_t>(dtype)]; }
-constexpr uint32_t bytes_of(DType dtype) { return kBytes[static_cast<uint32_t>(dtype)]; }
-
 // Unaligned load.
 template <typename T>
 inline T load(const uint8_t* source) {

@@ -36,15 +36,6 @@ bool encode_numbers(DType dtype, const float* x, uint32_t cols, uint8_t* out) {
 
 // ---- rows of blocks ----
 
-struct Block {
-  uint32_t elements, bytes;
-};
-constexpr Block kBlocks[kDTypeCount] = {
-#define DROVER_DTYPE(name, elements, bytes) {elements, bytes},
-#include "kernels/dtypes.def"
-#undef DROVER_DTYPE
-};
-
 // Formats with a reference quantiser that does not search.
 bool has_reference(DType dtype) {
   return dtype == DType::q8_0 || dtype == DType::q4_0 || dtype == DType::q5_0 || dtype == DType::q4_1 ||
@@ -77,7 +68,7 @@ void encode_row(const KernelTable& kernels, DType dtype, const float* x, const f
                 uint8_t* out) {
   if (encode_numbers(dtype, x, cols, out)) return;
   const EncodeFunction encode = kernels.encode[static_cast<uint32_t>(dtype)];
-  const Block block = kBlocks[static_cast<uint32_t>(dtype)];
+  const BlockSize block = kBlockSizes[static_cast<uint32_t>(dtype)];
   const bool weighted = importance != nullptr || !has_reference(dtype);
   float weights[kEncodePiece];
   for (float& weight : weights) weight = 1;

@@ -97,43 +97,33 @@ void encode_q5_1(const float* x, const float* w, uint8_t* out) {
 
 // ---- levels at uneven distances, in rising order ----
 
-constexpr float kNonLinear[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
-constexpr float kE2m1[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+// What `value` gives for the nearest of `count` levels.
+template <typename Level, typename Value>
+DROVER_INLINE F32x16 nearest_of(F32x16 v, uint32_t count, Level level, Value value) {
+  F32x16 result = f_set(value(0));
+  for (uint32_t k = 0; k + 1 < count; k++) {
+    result = f_select_less(f_set((level(k) + level(k + 1)) / 2), v, f_set(value(k + 1)), result);
+  }
+  return result;
+}
+DROVER_INLINE float index_of(uint32_t k) { return static_cast<float>(k); }
 
 struct NonLinear {
   static constexpr float kLowest = -127, kHighest = 113, kWidth = 14;
-  static DROVER_INLINE F32x16 round(F32x16 v) {
-    F32x16 level = f_set(kNonLinear[0]);
-    for (uint32_t k = 0; k < 15; k++) {
-      level = f_select_less(f_set((kNonLinear[k] + kNonLinear[k + 1]) / 2), v, f_set(kNonLinear[k + 1]), level);
-    }
-    return level;
-  }
-  static DROVER_INLINE F32x16 stored(F32x16 v) {
-    F32x16 code = f_zero();
-    for (uint32_t k = 0; k < 15; k++) {
-      code = f_select_less(f_set((kNonLinear[k] + kNonLinear[k + 1]) / 2), v, f_set(static_cast<float>(k + 1)), code);
-    }
-    return code;
-  }
+  static DROVER_INLINE float level(uint32_t k) { return kIq4Codes[k]; }
+  static DROVER_INLINE F32x16 round(F32x16 v) { return nearest_of(v, 16, level, level); }
+  static DROVER_INLINE F32x16 stored(F32x16 v) { return nearest_of(v, 16, level, index_of); }
 };
 
 struct E2m1 {
+  static DROVER_INLINE float level(uint32_t k) { return kE2m1Codes[k] * 0.5f; }
   static DROVER_INLINE F32x16 round(F32x16 v) {
-    const F32x16 magnitude = f_abs(v);
-    F32x16 level = f_zero();
-    for (uint32_t k = 0; k < 7; k++) {
-      level = f_select_less(f_set((kE2m1[k] + kE2m1[k + 1]) / 2), magnitude, f_set(kE2m1[k + 1]), level);
-    }
-    return f_select_less(v, f_zero(), f_sub(f_zero(), level), level);
+    const F32x16 magnitude = nearest_of(f_abs(v), 8, level, level);
+    return f_select_less(v, f_zero(), f_sub(f_zero(), magnitude), magnitude);
   }
   // The sign is the highest bit; there is no need for a negative zero.
   static DROVER_INLINE F32x16 stored(F32x16 v) {
-    const F32x16 magnitude = f_abs(v);
-    F32x16 code = f_zero();
-    for (uint32_t k = 0; k < 7; k++) {
-      code = f_select_less(f_set((kE2m1[k] + kE2m1[k + 1]) / 2), magnitude, f_set(static_cast<float>(k + 1)), code);
-    }
+    const F32x16 code = nearest_of(f_abs(v), 8, level, index_of);
     const F32x16 negative = f_select_less(f_zero(), code, f_add(code, f_set(8)), code);
     return f_select_less(v, f_zero(), negative, code);
   }

@@ -193,12 +193,10 @@ void float_block(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t pan
 template <typename Source, typename Done>
 void float_blocks(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin, uint32_t panel_end,
                   const Source& source, void* scratch, const Done& done) {
-  const uint32_t blocks = (row_end - row_begin + kGemmFloatRows - 1) / kGemmFloatRows;
-  const uint32_t rows = (row_end - row_begin + blocks - 1) / blocks;
   for (uint32_t panel = panel_begin; panel < panel_end; panel += kGemmFloatPanels) {
-    for (uint32_t row = row_begin; row < row_end; row += rows) {
-      float_block(args, row, smaller_of(row_end - row, rows), panel, smaller_of(panel_end - panel, kGemmFloatPanels),
-                  source, *static_cast<BlockScratch*>(scratch), done);
+    for (uint32_t row = row_begin; row < row_end; row += kGemmFloatRows) {
+      float_block(args, row, smaller_of(row_end - row, kGemmFloatRows), panel,
+                  smaller_of(panel_end - panel, kGemmFloatPanels), source, *static_cast<BlockScratch*>(scratch), done);
     }
   }
 }

@@ -25,6 +25,17 @@ enum class DType : uint32_t {
   kCount
 };
 inline constexpr uint32_t kDTypeCount = static_cast<uint32_t>(DType::kCount);
+// A block of a dtype: its elements and bytes.
+struct BlockSize {
+  uint32_t elements, bytes;
+};
+static constexpr BlockSize kBlockSizes[kDTypeCount] = {
+#define DROVER_DTYPE(name, elements, bytes) {elements, bytes},
+#include "dtypes.def"
+#undef DROVER_DTYPE
+};
+static constexpr uint32_t elements_of(DType dtype) { return kBlockSizes[static_cast<uint32_t>(dtype)].elements; }
+static constexpr uint32_t bytes_of(DType dtype) { return kBlockSizes[static_cast<uint32_t>(dtype)].bytes; }
 
 inline constexpr uint32_t kPanel = 16;          // columns of a weight panel, positions of a key panel
 inline constexpr uint32_t kPagePositions = 64;  // positions of a KV page
@@ -60,7 +71,7 @@ using GemmFunction = void (*)(const GemmArgs& args, uint32_t row_begin, uint32_t
 inline constexpr uint64_t kGemmScratchBytes = 1u << 20;
 // What a task should be: rows that share weights while these are near, panels that share the rows. Sums of such a task
 // and the rows' part in a chunk of the depth fill about half of a second-level cache of 1 to 2 MiB.
-inline constexpr uint32_t kGemmFloatRows = 256, kGemmFloatPanels = 32;  // f32 activations
+inline constexpr uint32_t kGemmFloatRows = 256, kGemmFloatPanels = 32;  // f32 and f8_row activations
 inline constexpr uint32_t kGemmIntRows = 96, kGemmIntPanels = 16;       // a8 activations
 
 struct GemmKernel {

@@ -5,37 +5,21 @@
 namespace drover {
 namespace {
 
-// The largest magnitude of x; NaN when x holds anything that is not finite.
-DROVER_INLINE float peak_of(const float* x, uint32_t count) {
-  float peak = 0, poison = 0;
-  for (uint32_t i = 0; i < count; i++) {
-    const float v = __builtin_fabsf(x[i]);
-    peak = v > peak ? v : peak;
-    poison += v * 0.0f;
-  }
-  return poison == 0.0f ? peak : __builtin_nanf("");
-}
-
 // place(d): where element d goes; scale_place(b): where the scale of 32-block b goes; zero: the code of 0.
 template <typename Place, typename ScalePlace>
 DROVER_INLINE void write_q8_0(const float* x, uint32_t head_dim, uint8_t zero, uint8_t* codes, Place place,
                               uint16_t* scales, ScalePlace scale_place) {
   for (uint32_t b = 0; b * 32 < head_dim; b++) {
-    const uint32_t end = head_dim - b * 32 < 32 ? head_dim : b * 32 + 32;
-    const float peak = peak_of(x + b * 32, end - b * 32);
-    const bool finite = peak == peak, none = !finite || peak < kSmallestQuantized;
-    scales[scale_place(b)] = finite ? float_to_half(none ? 0.0f : peak / 127.0f) : 0x7e00;
-    const float inverse = none ? 0.0f : 127.0f / peak;
-    for (uint32_t d = b * 32; d < end; d++) {
-      const int32_t code = none ? 0 : static_cast<int32_t>(__builtin_nearbyintf(x[d] * inverse));
-      codes[place(d)] = static_cast<uint8_t>(code + zero);
-    }
+    const uint32_t count = smaller_of(32, head_dim - b * 32);
+    int8_t q[32];
+    scales[scale_place(b)] = float_to_half(quantize_block(x + b * 32, 32, count, q));
+    for (uint32_t i = 0; i < count; i++) codes[place(b * 32 + i)] = static_cast<uint8_t>(q[i] + zero);
   }
 }
 
 template <typename Place>
 DROVER_INLINE void write_e4m3(const float* x, uint32_t head_dim, uint8_t* codes, Place place, uint16_t* scale) {
-  const float peak = peak_of(x, head_dim);
+  const float peak = row_peak(x, head_dim);
   const bool finite = peak == peak, none = !finite || peak < kSmallestQuantized;
   // The exponent of peak / 448 rounded up: 448 is 1.75 · 2^8.
   const uint32_t bits = float_to_bits(peak);

@@ -291,6 +291,9 @@ void pack_float(const uint8_t* source, uint32_t columns, uint64_t stride, uint32
       std::memcpy(out + (uint64_t{k} * kCols + c) * sizeof(Element), &value, sizeof value);
     }
   }
+  // All of a panel is written: its bytes may go to a file, and be compared with another time's.
+  const uint64_t end = uint64_t{depth} * kCols * sizeof(Element);
+  std::memset(out + end, 0, round_up(end, 64) - end);
 }
 
 float scale_at(const Scales& scales, uint64_t index) {

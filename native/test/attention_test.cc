@@ -154,7 +154,7 @@ double worst_error(const Shape& s, Cache& cache, const Buffer<float>& q, const B
           double sum = 0;
           for (uint32_t i = 0; i < seen; i++) sum += p[i] * values[uint64_t{i} * s.head_dim + d];
           const double error = std::fabs(sum / total - out[at + d]) / largest;
-          if (!(error <= worst)) worst = error;  // NaN counts
+          worst = std::isnan(error) ? INFINITY : std::max(worst, error);
         }
       }
     }

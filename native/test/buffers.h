@@ -61,14 +61,6 @@ inline const char* name_of(drover::DType dtype) {
   };
   return names[static_cast<uint32_t>(dtype)];
 }
-inline uint32_t block_elements(drover::DType dtype) {
-  static constexpr uint32_t elements[] = {
-#define DROVER_DTYPE(name, elements, bytes) elements,
-#include "kernels/dtypes.def"
-#undef DROVER_DTYPE
-  };
-  return elements[static_cast<uint32_t>(dtype)];
-}
 // The formats that weights may have come first.
 inline constexpr uint32_t kWeightTypes = static_cast<uint32_t>(drover::DType::u32);
 

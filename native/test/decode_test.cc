@@ -22,7 +22,7 @@ bool all_finite(const Buffer<float>& x) {
 
 // Random rows decode within their bytes, to the same values as each block alone.
 void check_random(DType dtype, Random& random) {
-  const uint32_t block = block_elements(dtype);
+  const uint32_t block = elements_of(dtype);
   uint32_t finite_rows = 0, other_rows = 0, contradictions = 0;
   for (uint32_t turn = 0; turn < 400; turn++) {
     const uint32_t blocks = block == 1 ? 1 + random.below(70) : 1 + random.below(5), cols = blocks * block;
@@ -130,7 +130,7 @@ int main() {
     }
     CHECK(prepared_bytes(dtype, 16, 1024) * 10 <= row_bytes(dtype, 1024) * 16 * 13, "%s: panels are too large",
           name_of(dtype));
-    const uint32_t step = block_elements(dtype);
+    const uint32_t step = elements_of(dtype);
     for (uint32_t turn = 0; turn < 12; turn++) {
       const uint32_t depth = step == 1 ? 1 + random.below(200) : step * (1 + random.below(step == 32 ? 7 : 3));
       check_prepared(dtype, 1 + random.below(50), depth, random);

@@ -145,6 +145,7 @@ struct Everything {
     const uint32_t small_floats = weight("f8_e4m3", 18, 256, kPrepared, row_scales + 1);
     const uint32_t nibbles = weight("i4", 18, 256, kPrepared, group_scales + 1);
     const uint32_t stored_nibbles = weight("i4", 18, 256, kPlain, group_scales + 1);
+    weight("f16", 18, 33, kPrepared);  // panels that end inside a line; nothing but loading touches it
     const uint32_t x = p.tensor("f32", kWidth, kRows), h = p.tensor("f32", kWidth, kRows);
     const uint32_t q8 = p.tensor("a8_32", kWidth, kRows), q = p.tensor("f32", kWidth, kRows);
     const uint32_t k = p.tensor("f32", 16, kRows), v = p.tensor("f32", 16, kRows);

@@ -51,19 +51,11 @@ DROVER_INLINE F32x16 f_load_half(const uint16_t* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
           _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8)))};
 }
-DROVER_INLINE void f_store_half(uint16_t* p, F32x16 a) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.low, _MM_FROUND_TO_NEAREST_INT));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(a.high, _MM_FROUND_TO_NEAREST_INT));
-}
 DROVER_INLINE __m256 widen_bfloat(const uint16_t* p) {
   return _mm256_castsi256_ps(
       _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16));
 }
 DROVER_INLINE F32x16 f_load_bfloat(const uint16_t* p) { return {widen_bfloat(p), widen_bfloat(p + 8)}; }
-DROVER_INLINE F32x16 f_load_i8(const int8_t* p) {
-  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))),
-          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8))))};
-}
 DROVER_INLINE F32x16 f_load_e4m3(const uint8_t* p) {
   const __m256i words = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   const __m256i halves = _mm256_and_si256(_mm256_slli_epi16(words, 7), _mm256_set1_epi16(~0x4000));
@@ -100,7 +92,6 @@ DROVER_INLINE F32x16 f_fma(F32x16 a, F32x16 b, F32x16 c) {
 DROVER_INLINE F32x16 f_fnma(F32x16 a, F32x16 b, F32x16 c) {
   return {_mm256_fnmadd_ps(a.low, b.low, c.low), _mm256_fnmadd_ps(a.high, b.high, c.high)};
 }
-DROVER_INLINE F32x16 f_sqrt(F32x16 a) { return {_mm256_sqrt_ps(a.low), _mm256_sqrt_ps(a.high)}; }
 DROVER_INLINE F32x16 f_abs(F32x16 a) {
   const __m256 sign = _mm256_set1_ps(-0.0f);
   return {_mm256_andnot_ps(sign, a.low), _mm256_andnot_ps(sign, a.high)};
@@ -137,19 +128,12 @@ DROVER_INLINE F32x16 f_scale_power(F32x16 a, F32x16 n) {
 }
 
 DROVER_INLINE I32x16 i_zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
-DROVER_INLINE I32x16 i_set(int32_t value) { return {_mm256_set1_epi32(value), _mm256_set1_epi32(value)}; }
 DROVER_INLINE I32x16 i_load(const int32_t* p) {
   return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 8))};
 }
 DROVER_INLINE I32x16 i_add(I32x16 a, I32x16 b) {
   return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
-}
-DROVER_INLINE I32x16 i_sub(I32x16 a, I32x16 b) {
-  return {_mm256_sub_epi32(a.low, b.low), _mm256_sub_epi32(a.high, b.high)};
-}
-DROVER_INLINE I32x16 i_mul(I32x16 a, I32x16 b) {
-  return {_mm256_mullo_epi32(a.low, b.low), _mm256_mullo_epi32(a.high, b.high)};
 }
 DROVER_INLINE F32x16 f_from_i(I32x16 a) { return {_mm256_cvtepi32_ps(a.low), _mm256_cvtepi32_ps(a.high)}; }
 DROVER_INLINE I32x16 i_from_f(F32x16 a) { return {_mm256_cvtps_epi32(a.low), _mm256_cvtps_epi32(a.high)}; }

@@ -38,9 +38,6 @@ DROVER_INLINE void f_store_part(float* p, F32x16 a, uint32_t count) {
 DROVER_INLINE F32x16 f_load_half(const uint16_t* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }
-DROVER_INLINE void f_store_half(uint16_t* p, F32x16 a) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
-}
 DROVER_INLINE F32x16 f_load_bfloat(const uint16_t* p) {
   return {_mm512_castsi512_ps(
       _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16))};
@@ -71,7 +68,6 @@ DROVER_INLINE F32x16 f_max(F32x16 a, F32x16 b) { return {_mm512_max_ps(a.v, b.v)
 DROVER_INLINE F32x16 f_min(F32x16 a, F32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }
 DROVER_INLINE F32x16 f_fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 DROVER_INLINE F32x16 f_fnma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }
-DROVER_INLINE F32x16 f_sqrt(F32x16 a) { return {_mm512_sqrt_ps(a.v)}; }
 DROVER_INLINE F32x16 f_abs(F32x16 a) { return {_mm512_abs_ps(a.v)}; }
 DROVER_INLINE F32x16 f_round(F32x16 a) {
   return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
@@ -100,11 +96,8 @@ DROVER_INLINE F32x16 f_scale_power(F32x16 a, F32x16 n) {
 }
 
 DROVER_INLINE I32x16 i_zero() { return {_mm512_setzero_si512()}; }
-DROVER_INLINE I32x16 i_set(int32_t value) { return {_mm512_set1_epi32(value)}; }
 DROVER_INLINE I32x16 i_load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 DROVER_INLINE I32x16 i_add(I32x16 a, I32x16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
-DROVER_INLINE I32x16 i_sub(I32x16 a, I32x16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
-DROVER_INLINE I32x16 i_mul(I32x16 a, I32x16 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 DROVER_INLINE F32x16 f_from_i(I32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 DROVER_INLINE I32x16 i_from_f(F32x16 a) { return {_mm512_cvtps_epi32(a.v)}; }
 DROVER_INLINE void i_store_i8(int8_t* p, I32x16 a) {

@@ -38,7 +38,6 @@ DROVER_INLINE void c_store(float* p, ColF a) { _mm256_storeu_ps(p, a); }
 DROVER_INLINE ColI i_columns(int32_t value) { return _mm256_set1_epi32(value); }
 DROVER_INLINE ColI i_columns_load(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 DROVER_INLINE void i_columns_store(int32_t* p, ColI a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a); }
-DROVER_INLINE ColI i_plus(ColI a, ColI b) { return _mm256_add_epi32(a, b); }
 
 DROVER_INLINE __m256i broadcast4(const int8_t* x) {
   int32_t four;

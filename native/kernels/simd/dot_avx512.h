@@ -37,7 +37,6 @@ DROVER_INLINE void c_store(float* p, ColF a) { _mm512_storeu_ps(p, a); }
 DROVER_INLINE ColI i_columns(int32_t value) { return _mm512_set1_epi32(value); }
 DROVER_INLINE ColI i_columns_load(const int32_t* p) { return _mm512_loadu_si512(p); }
 DROVER_INLINE void i_columns_store(int32_t* p, ColI a) { _mm512_storeu_si512(p, a); }
-DROVER_INLINE ColI i_plus(ColI a, ColI b) { return _mm512_add_epi32(a, b); }
 
 DROVER_INLINE __m512i broadcast4(const int8_t* x) {
   int32_t four;

@@ -44,7 +44,6 @@ DROVER_INLINE ColI i_columns_load(const int32_t* p) { return i_load(p); }
 DROVER_INLINE void i_columns_store(int32_t* p, ColI a) {
   for (int i = 0; i < 16; i++) p[i] = a.lane[i];
 }
-DROVER_INLINE ColI i_plus(ColI a, ColI b) { return i_add(a, b); }
 
 DROVER_INLINE Bytes b_load(const uint8_t* p) {
   Bytes r;

@@ -88,10 +88,6 @@ DROVER_INLINE F32x16 f_load_half(const uint16_t* p) {
   return {{vcvt_f32_f16(vget_low_f16(low)), vcvt_high_f32_f16(low), vcvt_f32_f16(vget_low_f16(high)),
            vcvt_high_f32_f16(high)}};
 }
-DROVER_INLINE void f_store_half(uint16_t* p, F32x16 a) {
-  vst1q_u16(p, vreinterpretq_u16_f16(vcvt_high_f16_f32(vcvt_f16_f32(a.v[0]), a.v[1])));
-  vst1q_u16(p + 8, vreinterpretq_u16_f16(vcvt_high_f16_f32(vcvt_f16_f32(a.v[2]), a.v[3])));
-}
 DROVER_INLINE F32x16 f_load_bfloat(const uint16_t* p) {
   F32x16 r;
   for (int i = 0; i < 4; i++) r.v[i] = vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + i * 4), 16));
@@ -141,7 +137,6 @@ DROVER_INLINE F32x16 f_fnma(F32x16 a, F32x16 b, F32x16 c) {
   for (int i = 0; i < 4; i++) c.v[i] = vfmsq_f32(c.v[i], a.v[i], b.v[i]);
   return c;
 }
-DROVER_EACH_ONE(f_sqrt, vsqrtq_f32(x))
 DROVER_EACH_ONE(f_abs, vabsq_f32(x))
 DROVER_EACH_ONE(f_round, vrndnq_f32(x))
 DROVER_INLINE F32x16 f_select_less(F32x16 a, F32x16 b, F32x16 x, F32x16 y) {
@@ -177,8 +172,6 @@ DROVER_INLINE I32x16 i_load(const int32_t* p) {
   return {{vld1q_s32(p), vld1q_s32(p + 4), vld1q_s32(p + 8), vld1q_s32(p + 12)}};
 }
 DROVER_EACH_INTEGER(i_add, vaddq_s32(x, y))
-DROVER_EACH_INTEGER(i_sub, vsubq_s32(x, y))
-DROVER_EACH_INTEGER(i_mul, vmulq_s32(x, y))
 DROVER_INLINE F32x16 f_from_i(I32x16 a) {
   F32x16 r;
   for (int i = 0; i < 4; i++) r.v[i] = vcvtq_f32_s32(a.v[i]);

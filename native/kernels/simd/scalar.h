@@ -52,9 +52,6 @@ DROVER_INLINE F32x16 f_load_half(const uint16_t* p) {
   for (int i = 0; i < 16; i++) r.lane[i] = half_to_float(p[i]);
   return r;
 }
-DROVER_INLINE void f_store_half(uint16_t* p, F32x16 a) {
-  for (int i = 0; i < 16; i++) p[i] = float_to_half(a.lane[i]);
-}
 DROVER_INLINE F32x16 f_load_bfloat(const uint16_t* p) {
   F32x16 r;
   for (int i = 0; i < 16; i++) r.lane[i] = bfloat_to_float(p[i]);
@@ -110,11 +107,6 @@ DROVER_INLINE F32x16 f_fma(F32x16 a, F32x16 b, F32x16 c) {
 DROVER_INLINE F32x16 f_fnma(F32x16 a, F32x16 b, F32x16 c) {
   F32x16 r;
   for (int i = 0; i < 16; i++) r.lane[i] = __builtin_fmaf(-a.lane[i], b.lane[i], c.lane[i]);
-  return r;
-}
-DROVER_INLINE F32x16 f_sqrt(F32x16 a) {
-  F32x16 r;
-  for (int i = 0; i < 16; i++) r.lane[i] = __builtin_sqrtf(a.lane[i]);
   return r;
 }
 DROVER_INLINE F32x16 f_abs(F32x16 a) {
