@@ -283,12 +283,12 @@ caps("a model's `threads` caps the workers of its steps", () => {
   assert.is(helpers.length, 3)
   assert.ok(leader > 0)
   for (const { ns } of helpers) assert.ok(ns < leader / 20, `a helper took ${ns} ns beside the leader's ${leader}`)
-  // So do those that two workers leave out. (The one that they need is woken first: it has the lowest number.)
+  // So do those that two workers leave out, and at times the one that they need, where steps are short.
   const two = factsOf({ DROVER_THREADS: '4' }, [model, '2'])
   const idle = (two.busy ?? []).filter(({ name }) => name === 'drover-helper').map(({ ns }) => ns)
   const most = (two.busy ?? []).find(({ name }) => name === 'drover-0')?.ns ?? 0
   assert.is(idle.length, 3)
-  assert.is(idle.filter((ns) => ns < most / 20).length, 2, `helpers took ${idle} ns beside the leader's ${most}`)
+  assert.ok(idle.filter((ns) => ns < most / 20).length >= 2, `helpers took ${idle} ns beside the leader's ${most}`)
   const more = factsOf({ DROVER_THREADS: '4' }, [model, '9'])
   assert.is(more.model?.threads, 4)
   assert.is(more.model?.threadsReason, 'DROVER_THREADS asks for 4')
