@@ -6,12 +6,28 @@
 namespace drover {
 namespace {
 
-inline constexpr uint32_t kFewVectors = 8;  // at most these are few
+inline constexpr uint32_t kFewVectors = 8;    // at most these are few
+inline constexpr uint32_t kNearInPage = 512;  // its streams are 1 to 16 KiB long
 #ifdef DROVER_AVX512
 inline constexpr uint32_t kManyVectors = 8, kManyPanels = 2, kFewPanels = 4;
 #else
 inline constexpr uint32_t kManyVectors = 6, kManyPanels = 1, kFewPanels = 1;
 #endif
+
+// The next page, `ahead` bytes behind this one, comes to the second-level cache; from there, what is read soon to the
+// first.
+template <uint32_t kStep>
+struct PageAhead {
+  const uint8_t* at;
+  uint64_t stride;
+  int64_t ahead;
+  DROVER_INLINE void ask(uint32_t panel, uint32_t k) const {
+    if (k * kStep % kLine != 0) return;
+    const uint8_t* line = at + panel * stride + k * kStep;
+    __builtin_prefetch(line + kNearInPage, 0, 3);
+    __builtin_prefetch(line + ahead, 0, 2);
+  }
+};
 
 // float_tile over rows: kRows at a time, then 4, 2 and 1. kFar: what lies `ahead` bytes behind is asked for.
 template <typename Load, uint32_t kRows, uint32_t kP, bool kFar>
@@ -24,8 +40,8 @@ DROVER_INLINE void attention_rows(const float* x, uint64_t x_stride, uint32_t ro
       const float* from = x + r * x_stride;
       float* to = acc + r * acc_stride;
       if constexpr (kFar) {
-        const Ahead<2> next{reinterpret_cast<const uint8_t*>(w) + ahead, w_stride * sizeof(Element),
-                            16 * sizeof(Element)};
+        const PageAhead<16 * sizeof(Element)> next{reinterpret_cast<const uint8_t*>(w), w_stride * sizeof(Element),
+                                                   ahead};
         float_tile<kR, kP, Load>(from, x_stride, w, w_stride, depth, to, acc_stride, next);
       } else {
         float_tile<kR, kP, Load>(from, x_stride, w, w_stride, depth, to, acc_stride);

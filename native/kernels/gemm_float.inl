@@ -30,13 +30,20 @@ struct LoadBF16 {
 struct NothingAhead {
   DROVER_INLINE void ask(uint32_t, uint32_t) const {}
 };
-template <int kLocality>
-struct Ahead {
+struct Ahead {  // into the second-level cache
   const uint8_t* at;
   uint64_t stride;
   uint32_t step;
+  DROVER_INLINE void ask(uint32_t panel, uint32_t k) const { __builtin_prefetch(at + panel * stride + k * step, 0, 2); }
+};
+template <uint32_t kStep>
+struct AheadOnce {  // weights that are read once, at `at` itself
+  const uint8_t* at;
+  uint64_t stride;
   DROVER_INLINE void ask(uint32_t panel, uint32_t k) const {
-    __builtin_prefetch(at + panel * stride + k * step, 0, kLocality);
+    if (k * kStep % kLine != 0) return;
+    __builtin_prefetch(at + panel * stride + k * kStep + kNearBytes, 0, 3);
+    __builtin_prefetch(at + panel * stride + k * kStep + kFarBytes, 0, 2);
   }
 };
 
@@ -93,7 +100,6 @@ struct Finish {
   DROVER_INLINE void operator()(uint32_t row, uint32_t panel, F32x16 sum) const { finish(args, row, panel, sum); }
 };
 
-inline constexpr uint32_t kDepthChunk = 256;  // k per pass of the block: a tile's panels stay in L1
 #if defined(DROVER_AVX512)
 inline constexpr uint32_t kBlockTileRows = 12, kBlockTilePanels = 2, kDirectRows = 8;
 #else
@@ -107,9 +113,8 @@ void direct_tile(const GemmArgs& args, uint32_t row, uint32_t panel, const typen
   const uint64_t x_stride = args.x_stride_bytes / sizeof(float);
   constexpr uint32_t kElement = sizeof(typename Load::Element);
   for (uint32_t i = 0; i < kR * kP; i++) f_store(sums + i * 16, f_zero());
-  float_tile<kR, kP, Load>(
-      static_cast<const float*>(args.x) + row * x_stride, x_stride, w, w_stride, args.depth, sums, kP * 16,
-      Ahead<3>{reinterpret_cast<const uint8_t*>(w) + kAheadBytes, w_stride * kElement, 16 * kElement});
+  float_tile<kR, kP, Load>(static_cast<const float*>(args.x) + row * x_stride, x_stride, w, w_stride, args.depth, sums,
+                           kP * 16, AheadOnce<16 * kElement>{reinterpret_cast<const uint8_t*>(w), w_stride * kElement});
   for (uint32_t r = 0; r < kR; r++) {
     for (uint32_t p = 0; p < kP; p++) done(row + r, panel + p, f_load(sums + (r * kP + p) * 16));
   }
@@ -133,18 +138,18 @@ void direct_rows(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t pan
 
 struct BlockScratch {
   float sums[kGemmFloatPanels / kBlockTilePanels][kGemmFloatRows][kBlockTilePanels * 16];
-  float x[kGemmFloatRows][kDepthChunk];
-  float wide[kBlockTilePanels][kDepthChunk * 16];
-  float decoded[kPanel][kDepthChunk];
+  float x[kGemmFloatRows][kGemmFloatDepth];
+  float wide[kBlockTilePanels][kGemmFloatDepth * 16];
+  float decoded[kPanel][kGemmFloatDepth];
 };
 static_assert(sizeof(BlockScratch) <= kGemmScratchBytes);
 
 template <uint32_t kP, uint32_t kR = kBlockTileRows>
 void block_tile(uint32_t rows, const float* x, const float* w, uint64_t w_stride, uint32_t depth, float* sums,
-                Ahead<2> next) {
+                Ahead next) {
   if constexpr (kR > 0) {
     if (rows == kR) {
-      return float_tile<kR, kP, LoadF32>(x, kDepthChunk, w, w_stride, depth, sums, kBlockTilePanels * 16, next);
+      return float_tile<kR, kP, LoadF32>(x, kGemmFloatDepth, w, w_stride, depth, sums, kBlockTilePanels * 16, next);
     }
     block_tile<kP, kR - 1>(rows, x, w, w_stride, depth, sums, next);
   }
@@ -161,8 +166,8 @@ void float_block(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t pan
   for (uint32_t g = 0; g < groups; g++) {
     for (uint32_t i = 0; i < rows * kBlockTilePanels; i++) f_store(scratch.sums[g][0] + i * 16, f_zero());
   }
-  for (uint32_t k = 0; k < args.depth; k += kDepthChunk) {
-    const uint32_t depth = smaller_of(args.depth - k, kDepthChunk);
+  for (uint32_t k = 0; k < args.depth; k += kGemmFloatDepth) {
+    const uint32_t depth = smaller_of(args.depth - k, kGemmFloatDepth);
     for (uint32_t r = 0; r < rows; r++) {
       const uint8_t* x = static_cast<const uint8_t*>(args.x) + (row + r) * args.x_stride_bytes;
       __builtin_memcpy(scratch.x[r], x + k * sizeof(float), depth * sizeof(float));
@@ -172,8 +177,8 @@ void float_block(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t pan
       const float* w = source.chunk(panel + g * kBlockTilePanels, width(g), k, depth, scratch, &stride);
       // The next chunk comes from memory while this one is computed with.
       const bool last = g + 1 == groups;
-      Ahead<2> next = source.ahead(panel + (last ? 0 : (g + 1) * kBlockTilePanels), last ? k + depth : k, tiles);
-      for (uint32_t r = 0; r < rows; r += most, next.at += next.step * kDepthChunk) {
+      Ahead next = source.ahead(panel + (last ? 0 : (g + 1) * kBlockTilePanels), last ? k + depth : k, tiles);
+      for (uint32_t r = 0; r < rows; r += most, next.at += next.step * kGemmFloatDepth) {
         const uint32_t count = smaller_of(rows - r, most);
         if (width(g) == kBlockTilePanels) {
           block_tile<kBlockTilePanels>(count, scratch.x[r], w, stride, depth, scratch.sums[g][r], next);
@@ -217,12 +222,12 @@ struct PanelSource {
       for (uint32_t p = 0; p < panels; p++, from += stride) {
         for (uint32_t i = 0; i < depth; i++) f_store(scratch.wide[p] + i * 16, Load::load(from + i * 16));
       }
-      *chunk_stride = kDepthChunk * 16;
+      *chunk_stride = kGemmFloatDepth * 16;
       return scratch.wide[0];
     }
   }
   // The chunk from k on, in `parts` of its panels' bytes. (Past the last panel nothing is read: asking is free.)
-  Ahead<2> ahead(uint32_t panel, uint32_t k, uint32_t parts) const {
+  Ahead ahead(uint32_t panel, uint32_t k, uint32_t parts) const {
     return {reinterpret_cast<const uint8_t*>(w + panel * stride + uint64_t{k} * 16), stride * sizeof(Element),
             (16 * static_cast<uint32_t>(sizeof(Element)) + parts - 1) / parts};
   }
@@ -269,10 +274,10 @@ struct DecodedSource {
       for (uint32_t i = 0; i < depth; i++)
         for (uint32_t c = 0; c < kPanel; c++) scratch.wide[p][i * 16 + c] = scratch.decoded[c][i];
     }
-    *chunk_stride = kDepthChunk * 16;
+    *chunk_stride = kGemmFloatDepth * 16;
     return scratch.wide[0];
   }
-  Ahead<2> ahead(uint32_t, uint32_t, uint32_t) const { return {args.w, 0, 0}; }
+  Ahead ahead(uint32_t, uint32_t, uint32_t) const { return {args.w, 0, 0}; }
 };
 void gemm_decoded(DType type, const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin,
                   uint32_t panel_end, void* scratch) {

@@ -31,12 +31,6 @@ struct RowsOf8 {
 
 inline constexpr uint32_t kPanelVectors = kPanel / kColumns;  // that a panel's columns fill
 
-// Asks memory for what comes kAheadBytes after kBytes of a panel that is read once.
-template <uint32_t kBytes>
-DROVER_INLINE void ask_ahead(const uint8_t* at) {
-  for (uint32_t i = 0; i < kBytes; i += kLine) __builtin_prefetch(at + kAheadBytes + i);
-}
-
 template <uint32_t kR, uint32_t kV, typename Body>
 DROVER_INLINE void for_tile(Body body) {
 #pragma GCC unroll 16
@@ -170,10 +164,6 @@ template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Sum
 DROVER_INLINE void add_32(const View (&w)[kV], uint32_t view_first, RowsOf8 x, uint32_t first, uint32_t blocks,
                           Sums& sums) {
   for (uint32_t b = 0; b < blocks; b++) {
-    if constexpr (View::kPacked) {
-      constexpr uint32_t kBytes = Format::kSuper / Format::kBlocks;
-      for (uint32_t v = 0; v < kV; v += kPanelVectors) ask_ahead<kBytes>(w[v].super(b) + b % Format::kBlocks * kBytes);
-    }
     if constexpr (Format::kParts == 1) {
       add_whole<Format, kR, kV>(w, view_first + b, x, first + b, sums);
     } else {
@@ -191,10 +181,6 @@ DROVER_INLINE void add_256(const View (&w)[kV], RowsOf8 x, uint32_t block, Sums&
   ColI total[kR][kV];
   for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { total[r][v] = i_columns(0); });
   for (uint32_t sub = 0; sub < 8; sub++) {
-    if constexpr (View::kPacked) {
-      constexpr uint32_t kBytes = Format::kSuper / 8;
-      for (uint32_t v = 0; v < kV; v += kPanelVectors) ask_ahead<kBytes>(w[v].super(block) + sub * kBytes);
-    }
     Sum sum[kR][kV];
     for_pairs([&]<int kPair>() DROVER_LAMBDA {
       if constexpr (kPair % Format::kTakePairs == 0) {
@@ -281,6 +267,16 @@ DROVER_INLINE void add_words(const Wide32 (&w)[2], const int16_t* words, RowsOf8
 }
 #endif
 
+// Views of kV vectors of columns from `column` on; panels that several streams share out come as many panels later.
+template <uint32_t kV, typename View>
+DROVER_INLINE void place(View (&w)[kV], const uint8_t* panel, uint64_t panel_stride, uint32_t column) {
+  constexpr uint32_t kStreams = kV > kPanelVectors ? kV / kPanelVectors : 1;
+  for (uint32_t v = 0; v < kV; v++) {
+    const uint32_t at = column + v * kColumns;
+    w[v] = {panel + at / kPanel * panel_stride, at % kPanel, {panel_stride, (kStreams - 1) * panel_stride}};
+  }
+}
+
 // How a format's tiles are run, whole depth from panels or chunk by chunk.
 template <typename Format>
 struct Run32 {
@@ -291,10 +287,7 @@ struct Run32 {
   static void packed(const uint8_t* panel, uint64_t panel_stride, uint32_t column, RowsOf8 x, float* out,
                      uint32_t out_stride) {
     Packed32<Format> w[kV];
-    for (uint32_t v = 0; v < kV; v++) {
-      const uint32_t at = column + v * kColumns;
-      w[v] = {panel + at / kPanel * panel_stride, at % kPanel};
-    }
+    place(w, panel, panel_stride, column);
     RegisterSums<kR, kV> sums;
     for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { sums.at[r][v] = c_zero(); });
     add_32<Format, kR, kV>(w, 0, x, 0, (x.depth + 31) / 32, sums);
@@ -329,10 +322,7 @@ struct Run256 {
   static void packed(const uint8_t* panel, uint64_t panel_stride, uint32_t column, RowsOf8 x, float* out,
                      uint32_t out_stride) {
     Packed256<Format> w[kV];
-    for (uint32_t v = 0; v < kV; v++) {
-      const uint32_t at = column + v * kColumns;
-      w[v] = {panel + at / kPanel * panel_stride, at % kPanel};
-    }
+    place(w, panel, panel_stride, column);
     RegisterSums<kR, kV> sums;
     for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { sums.at[r][v] = c_zero(); });
     for (uint32_t block = 0; block < x.depth / 256; block++) add_256<Format, kR, kV>(w, x, block, sums);

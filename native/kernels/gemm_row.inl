@@ -50,7 +50,10 @@ void byte_tile(const uint8_t* codes, uint64_t panel_stride, const int8_t* x, uin
       const uint32_t column = v * kColumns;
       const uint8_t* line = codes + column / kPanel * panel_stride + uint64_t{g} * kLine + column % kPanel * 4;
       w[v] = byte_codes(b_load(line));
-      if constexpr (kR == 1) __builtin_prefetch(line + kAheadBytes);
+      if constexpr (kR == 1) {
+        __builtin_prefetch(line + kNearBytes, 0, 3);
+        __builtin_prefetch(line + kFarBytes, 0, 2);
+      }
     }
     for_tile<kR, kV>([&](uint32_t r, uint32_t v)
                          DROVER_LAMBDA { sum[r][v] = i_dot_byte(sum[r][v], w[v], x + r * x_stride + g * 4); });

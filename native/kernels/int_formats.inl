@@ -236,16 +236,37 @@ struct Q3kFormat : Format256<DType::q3_k> {
 
 // ---- views: one vector of columns of a panel ----
 
+// Panels that are read one after the other: `panel_bytes` each, `skip` from the end of one to the next. (Several such
+// streams are read at once, and panels are short: a tenth would be missed if a stream were asked for along one panel
+// only.)
+struct Stream {
+  uint64_t panel_bytes, skip;
+  // The share `kPart` of four of what comes after kBytes at `offset` of `panel`.
+  template <uint32_t kBytes, int kPart>
+  DROVER_INLINE void ask(const uint8_t* panel, uint64_t offset) const {
+    const uint64_t near = offset + kNearBytes, far = offset + kFarBytes;
+    const uint8_t* to_first = panel + near + (near < panel_bytes ? 0 : skip);
+    const uint8_t* to_second = panel + far + (far < panel_bytes ? 0 : skip);
+#pragma GCC unroll 8
+    for (uint32_t i = kPart * kLine; i < kBytes; i += kPairs * kLine) {
+      __builtin_prefetch(to_first + i, 0, 3);
+      __builtin_prefetch(to_second + i, 0, 2);
+    }
+  }
+};
+
 template <typename Format>
 struct Packed32 {
-  static constexpr bool kPacked = true;
   const uint8_t* panel;
   uint32_t column;
+  Stream stream;
   DROVER_INLINE const uint8_t* super(uint32_t block) const {
     return panel + uint64_t{block / Format::kBlocks} * Format::kSuper;
   }
   template <int kPair>
   DROVER_INLINE void codes(uint32_t block, Bytes* low, Bytes* high) const {
+    constexpr uint32_t kBytes = Format::kSuper / Format::kBlocks;
+    if (column == 0) stream.ask<kBytes, kPair>(panel, uint64_t{block} * kBytes);
     Format::template codes<kPair>(super(block) + column * 4, block % Format::kBlocks * kPairs + kPair, low, high);
   }
   // Of part `part` of a block.
@@ -256,12 +277,14 @@ struct Packed32 {
 };
 template <typename Format>
 struct Packed256 {
-  static constexpr bool kPacked = true;
   const uint8_t* panel;
   uint32_t column;
+  Stream stream;
   DROVER_INLINE const uint8_t* super(uint32_t block) const { return panel + uint64_t{block} * Format::kSuper; }
   template <int kPair>
   DROVER_INLINE void codes(uint32_t block, uint32_t sub, Bytes* low, Bytes* high) const {
+    constexpr uint32_t kBytes = Format::kSuper / 8;
+    if (column == 0) stream.ask<kBytes, kPair>(panel, (uint64_t{block} * 8 + sub) * kBytes);
     Format::template codes<kPair>(super(block) + column * 4, sub * kPairs + kPair, low, high);
   }
   DROVER_INLINE Scale scale(uint32_t block, uint32_t i) const { return Format::scale(super(block), i, column); }
@@ -291,7 +314,6 @@ inline constexpr uint32_t kWideZeros = kWideScales + 16 * kLine, kWideD = kWideZ
 inline constexpr uint32_t kWideBytes = kWideD + 2 * kLine;
 
 struct Wide {
-  static constexpr bool kPacked = false;
   const uint8_t* chunk;
   uint32_t column;
   template <int kPair>

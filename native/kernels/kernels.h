@@ -69,10 +69,10 @@ struct GemmArgs {
 using GemmFunction = void (*)(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin,
                               uint32_t panel_end, void* scratch);
 inline constexpr uint64_t kGemmScratchBytes = 1u << 20;
-// What a task should be: rows that share weights while these are near, panels that share the rows. Sums of such a task
-// and the rows' part in a chunk of the depth fill about half of a second-level cache of 1 to 2 MiB.
-inline constexpr uint32_t kGemmFloatRows = 256, kGemmFloatPanels = 32;  // f32 and f8_row activations
-inline constexpr uint32_t kGemmIntRows = 96, kGemmIntPanels = 16;       // a8 activations
+// What a task is at most: rows that share weights while these are near, panels that share the rows; and the part of the
+// depth that float rows are copied together for. Sums and that part fill half of a second-level cache of 2 MiB.
+inline constexpr uint32_t kGemmFloatRows = 256, kGemmFloatPanels = 32, kGemmFloatDepth = 256;  // f32 and f8_row
+inline constexpr uint32_t kGemmIntRows = 96, kGemmIntPanels = 16;                              // a8 activations
 
 struct GemmKernel {
   GemmFunction run;   // null: this dtype has no native kernel of this kind

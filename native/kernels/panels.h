@@ -24,7 +24,10 @@
 namespace drover {
 
 inline constexpr uint32_t kLine = 64;
-inline constexpr uint32_t kAheadBytes = 2048;  // how far ahead weights that are read once are asked for
+// How far ahead weights that are read once are asked for: into the first-level cache, and before that into the second.
+// The former alone is held up by its few line buffers whenever something is computed in between: measured on a Xeon
+// with AVX-512, 0.85 to 0.91 of the read bandwidth, and 0.94 to 0.98 with both.
+inline constexpr uint32_t kNearBytes = 2048, kFarBytes = 8192;
 
 // What the u16 lines at the start of a superblock hold, as [16] each.
 enum class Halves : uint8_t {

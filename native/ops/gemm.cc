@@ -1,4 +1,5 @@
 // Matrix product with its epilogue: chooses the kernel for the weight and cuts the work into tasks.
+#include "core/cpu.h"
 #include "kernels/prepare.h"
 #include "kernels/quantize.h"
 #include "op.h"
@@ -10,12 +11,25 @@ const GemmKernel& kernel_of(const drover_program& program, const Weight& w) {
   return program.kernels->gemm[static_cast<uint32_t>(w.dtype)];
 }
 
-// Rows and panels per task: what the kernel likes, unless that makes too few of them.
+// Rows and panels per task: what the kernel takes at most, unless this core's second-level cache holds less or that
+// makes too few tasks.
 struct Tiles {
   uint32_t rows, panels;
 };
-Tiles tiles_of(uint32_t rows, uint32_t panels, uint32_t threads, bool floats) {
-  Tiles tile{smaller_of(rows, floats ? kGemmFloatRows : kGemmIntRows), floats ? kGemmFloatPanels : kGemmIntPanels};
+Tiles tiles_of(uint32_t rows, uint32_t panels, uint32_t depth, uint32_t threads, bool floats) {
+  const uint64_t l2 = machine().info.l2_bytes, room = (l2 == 0 ? 1u << 20 : l2) / 2;
+  Tiles tile{kGemmIntRows, kGemmIntPanels};
+  if (floats) {
+    tile = {kGemmFloatRows, kGemmFloatPanels};
+    // Sums, and the rows' part in a chunk of the depth. Fewer panels cost copies of that part, fewer rows reread
+    // weights.
+    const auto bytes = [&] { return uint64_t{tile.rows} * (tile.panels * kPanel + kGemmFloatDepth) * sizeof(float); };
+    while (bytes() > room && tile.panels > 8) (tile.rows > 8 * tile.panels ? tile.rows : tile.panels) /= 2;
+  } else {
+    // The rows, which every pair of panels reads again.
+    while (uint64_t{tile.rows} * depth > room && tile.rows > 24) tile.rows -= 12;
+  }
+  tile.rows = smaller_of(rows, tile.rows);
   const auto tasks = [&] { return ((rows + tile.rows - 1) / tile.rows) * ((panels + tile.panels - 1) / tile.panels); };
   while (threads > 1 && tasks() < threads * 4 && tile.panels > 4) tile.panels /= 2;
   return tile;
@@ -108,7 +122,7 @@ const OpImplementation op_gemm = {
         return;
       }
       const bool floats = x.dtype == DType::f32 || x.dtype == DType::f8_row;
-      const Tiles tile = tiles_of(args.rows, panels, run.team.threads(), floats);
+      const Tiles tile = tiles_of(args.rows, panels, args.depth, run.team.threads(), floats);
       const uint32_t row_tiles = (args.rows + tile.rows - 1) / tile.rows;
       const uint32_t panel_tiles = (panels + tile.panels - 1) / tile.panels;
       // Row tiles of one panel tile follow each other: its weights are read from memory once.
