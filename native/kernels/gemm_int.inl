@@ -286,7 +286,7 @@ struct Run32 {
   template <uint32_t kR, uint32_t kV>
   static void packed(const uint8_t* panel, uint64_t panel_stride, uint32_t column, RowsOf8 x, float* out,
                      uint32_t out_stride) {
-    Packed32<Format> w[kV];
+    Packed32<Format, Stream> w[kV];
     place(w, panel, panel_stride, column);
     RegisterSums<kR, kV> sums;
     for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { sums.at[r][v] = c_zero(); });
@@ -321,7 +321,7 @@ struct Run256 {
   template <uint32_t kR, uint32_t kV>
   static void packed(const uint8_t* panel, uint64_t panel_stride, uint32_t column, RowsOf8 x, float* out,
                      uint32_t out_stride) {
-    Packed256<Format> w[kV];
+    Packed256<Format, Stream> w[kV];
     place(w, panel, panel_stride, column);
     RegisterSums<kR, kV> sums;
     for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { sums.at[r][v] = c_zero(); });
@@ -465,7 +465,9 @@ void wide_group(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t pane
                    scratch.wide + p * kWideBytes);
       }
       // The next chunk comes from memory while this one is computed with.
-      const uint8_t* ahead = g + 1 < groups ? source(g + 1, chunk) : source(0, chunk + 1);
+      const uint8_t* ahead = g + 1 < groups       ? source(g + 1, chunk)
+                             : chunk + 1 < chunks ? source(0, chunk + 1)
+                                                  : source(groups, 0);
       for (uint32_t r = 0; r < rows; r += most, ahead += share) {
         for (uint32_t i = 0; i < share; i += kLine) {
           for (uint32_t p = 0; p < kWidePanels; p++) __builtin_prefetch(ahead + p * panel_stride + i, 0, 2);

@@ -255,18 +255,23 @@ struct Stream {
   }
 };
 
-template <typename Format>
+struct NoStream {  // the caller asks
+  template <uint32_t kBytes, int kPart>
+  DROVER_INLINE void ask(const uint8_t*, uint64_t) const {}
+};
+
+template <typename Format, typename Ahead>
 struct Packed32 {
   const uint8_t* panel;
   uint32_t column;
-  Stream stream;
+  Ahead ahead;
   DROVER_INLINE const uint8_t* super(uint32_t block) const {
     return panel + uint64_t{block / Format::kBlocks} * Format::kSuper;
   }
   template <int kPair>
   DROVER_INLINE void codes(uint32_t block, Bytes* low, Bytes* high) const {
     constexpr uint32_t kBytes = Format::kSuper / Format::kBlocks;
-    if (column == 0) stream.ask<kBytes, kPair>(panel, uint64_t{block} * kBytes);
+    if (column == 0) ahead.template ask<kBytes, kPair>(panel, uint64_t{block} * kBytes);
     Format::template codes<kPair>(super(block) + column * 4, block % Format::kBlocks * kPairs + kPair, low, high);
   }
   // Of part `part` of a block.
@@ -275,16 +280,16 @@ struct Packed32 {
   }
   DROVER_INLINE ColF min(uint32_t block) const { return Format::min(super(block), block % Format::kBlocks, column); }
 };
-template <typename Format>
+template <typename Format, typename Ahead>
 struct Packed256 {
   const uint8_t* panel;
   uint32_t column;
-  Stream stream;
+  Ahead ahead;
   DROVER_INLINE const uint8_t* super(uint32_t block) const { return panel + uint64_t{block} * Format::kSuper; }
   template <int kPair>
   DROVER_INLINE void codes(uint32_t block, uint32_t sub, Bytes* low, Bytes* high) const {
     constexpr uint32_t kBytes = Format::kSuper / 8;
-    if (column == 0) stream.ask<kBytes, kPair>(panel, (uint64_t{block} * 8 + sub) * kBytes);
+    if (column == 0) ahead.template ask<kBytes, kPair>(panel, (uint64_t{block} * 8 + sub) * kBytes);
     Format::template codes<kPair>(super(block) + column * 4, sub * kPairs + kPair, low, high);
   }
   DROVER_INLINE Scale scale(uint32_t block, uint32_t i) const { return Format::scale(super(block), i, column); }
@@ -361,7 +366,7 @@ DROVER_INLINE void store_float(uint8_t* chunk, uint32_t offset, uint32_t i, uint
 template <typename Format>
 void widen_32(const uint8_t* panel, uint32_t first, uint32_t blocks, uint8_t* chunk) {
   for (uint32_t column = 0; column < kPanel; column += kColumns) {
-    const Packed32<Format> from{panel, column};
+    const Packed32<Format, NoStream> from{panel, column, {}};
     for (uint32_t b = 0; b < blocks; b++) {
       for_pairs([&]<int kPair>() DROVER_LAMBDA {
         Bytes low, high;
@@ -378,7 +383,7 @@ void widen_32(const uint8_t* panel, uint32_t first, uint32_t blocks, uint8_t* ch
 template <typename Format>
 void widen_256(const uint8_t* panel, uint32_t block, uint8_t* chunk) {
   for (uint32_t column = 0; column < kPanel; column += kColumns) {
-    const Packed256<Format> from{panel, column};
+    const Packed256<Format, NoStream> from{panel, column, {}};
     for (uint32_t sub = 0; sub < 8; sub++) {
       for_pairs([&]<int kPair>() DROVER_LAMBDA {
         Bytes low, high;
