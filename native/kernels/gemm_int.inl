@@ -342,7 +342,7 @@ struct Run256 {
 };
 
 #if defined(DROVER_AVX512)
-inline constexpr uint32_t kFewRows = 8, kTileRows = 6, kManyRows = 5;
+inline constexpr uint32_t kFewRows = 8, kTileRows = 6, kManyRows = 9;
 #elif defined(DROVER_SCALAR)
 inline constexpr uint32_t kFewRows = 2;  // plain loops gain little from more, and unroll to megabytes
 #else
@@ -353,7 +353,7 @@ inline constexpr uint32_t kFewRows = 4, kTileRows = 3, kManyRows = 5;
 // serves them all, as far as there are registers.
 constexpr uint32_t few_vectors(uint32_t rows) {
 #ifdef DROVER_AVX512
-  return rows == 1 ? 4 : rows <= 4 ? 2 : 1;
+  return rows == 1 ? 4 : rows <= 6 ? 2 : 1;
 #else
   return rows == 1 ? kPanelVectors : 1;
 #endif
