@@ -1,0 +1,152 @@
+/**
+ * Tables and layers that the config wants in another format than the files hold: converted into memory as a model is
+ * loaded. `drover quantize` does the same once and for all.
+ */
+import { convertRows } from '../convert/rows.js'
+import { scaledRows } from '../convert/scaled.js'
+import { asStored } from '../convert/source.js'
+import type { RowDType } from '../device/quantize.js'
+import { DroverError } from '../errors.js'
+import type { FileEntry } from '../format/file.js'
+import type { LayerFormat, OpenedRecommender, RecommenderParts } from '../model/open-recommender.js'
+import { packedFormats, type StoredTable, type TableFormat } from '../model/tables.js'
+import type { RegionSource } from '../program/program.js'
+import { rowBytes, type TensorInfo } from '../tensor.js'
+
+interface ConvertOptions {
+  threads?: number | undefined
+  signal?: AbortSignal | undefined
+  onProgress?: ((fraction: number, what: string) => void) | undefined
+}
+
+/** What is computed with, and bytes of memory that it takes beside the files. */
+export interface ConvertedParts {
+  readonly parts: RecommenderParts
+  readonly memory: number
+}
+
+class Conversion {
+  readonly regions: RegionSource[]
+  readonly #files: readonly FileEntry[]
+  readonly #options: ConvertOptions
+  readonly #total: number
+  #done = 0
+  memory = 0
+
+  constructor({ weights, regions }: OpenedRecommender, total: number, options: ConvertOptions) {
+    this.regions = [...regions]
+    this.#files = weights.source.files
+    this.#options = options
+    this.#total = total
+  }
+
+  /** Bytes that a program can be loaded with: the number of their region. */
+  add(data: Uint8Array): number {
+    this.memory += data.length
+    return this.regions.push({ data }) - 1
+  }
+
+  /** Rows of a tensor in another format, chunk by chunk. */
+  async *rows(info: TensorInfo, to: RowDType): AsyncGenerator<Uint8Array> {
+    const { threads, signal, onProgress } = this.#options
+    const settings = { ...(threads === undefined ? {} : { threads }), ...(signal === undefined ? {} : { signal }) }
+    const planned = { tensor: asStored(info.name, info), to, importance: undefined }
+    yield* convertRows(this.#files[info.file] as FileEntry, planned, settings, (bytes) => {
+      this.#done += bytes
+      onProgress?.(this.#done / this.#total, `converting ${info.name}`)
+    })
+  }
+
+  async convert(info: TensorInfo, to: RowDType): Promise<Uint8Array> {
+    const { rows, cols } = asStored(info.name, info)
+    const out = new Uint8Array(rowBytes(to, cols) * rows)
+    let at = 0
+    for await (const chunk of this.rows(info, to)) {
+      out.set(chunk, at)
+      at += chunk.length
+    }
+    return out
+  }
+}
+
+const convertTable = async (
+  conversion: Conversion,
+  info: TensorInfo,
+  table: StoredTable,
+  format: TableFormat,
+): Promise<StoredTable> => {
+  const packed = format in packedFormats ? packedFormats[format as keyof typeof packedFormats] : undefined
+  if (packed?.parameters === 'first') {
+    throw new DroverError('E_UNSUPPORTED', 'tables are not converted into this format', {
+      field: `quantization.tables: ${table.name}`,
+      found: format,
+      expected: 'f32, f16, bf16, int8, int8_f16, int4 or int2',
+    })
+  }
+  const dtype = packed?.dtype ?? (format as 'f32')
+  const data = await conversion.convert(info, dtype)
+  const { name, rows, cols } = table
+  return { name, rows, cols, dtype, format, bytes: data.length, region: conversion.add(data), offset: 0 }
+}
+
+/** The tensor of a layer, and its scales where it has some, in memory. */
+const convertLayer = async (
+  conversion: Conversion,
+  info: TensorInfo,
+  format: LayerFormat,
+): Promise<{ weight: TensorInfo; scales?: TensorInfo }> => {
+  const placed = (dtype: TensorInfo['dtype'], shape: readonly number[], data: Uint8Array, name = info.name) => ({
+    name,
+    dtype,
+    shape,
+    file: conversion.add(data),
+    offset: 0,
+    bytes: data.length,
+  })
+  if (format !== 'int8') return { weight: placed(format, info.shape, await conversion.convert(info, format)) }
+  const { rows, cols } = asStored(info.name, info)
+  const codes = new Uint8Array(rows * cols)
+  const scales = new Uint8Array(rows * 4)
+  let row = 0
+  for await (const chunk of conversion.rows(info, 'f32')) {
+    const values = new Float32Array(chunk.buffer, chunk.byteOffset, chunk.length / 4)
+    const count = values.length / cols
+    const encoded = await scaledRows('int8', values, count, cols)
+    codes.set(encoded.codes, row * cols)
+    scales.set(encoded.scales, row * 4)
+    row += count
+  }
+  return {
+    weight: placed('i8', info.shape, codes),
+    scales: placed('f32', [rows, 1], scales, `${info.name}_scale`),
+  }
+}
+
+/** Throws E_UNSUPPORTED, E_RANGE (a number that the format cannot hold), E_IO, E_ABORTED. */
+export const convertParts = async (opened: OpenedRecommender, options: ConvertOptions): Promise<ConvertedParts> => {
+  const { config, conversions, weights } = opened
+  if (conversions.tables.size + conversions.layers.size === 0) return { parts: opened, memory: 0 }
+  const tensors = new Map(weights.source.tensors)
+  const scales = new Map(weights.scales)
+  const infoOf = (name: string): TensorInfo => tensors.get(name) as TensorInfo
+  const layers = [...conversions.layers].map(([module, format]) => ({
+    info: tensors.get(`${module}.weight`) ?? infoOf(module),
+    format,
+  }))
+  const tensorOf = (table: number): TensorInfo => infoOf(config.tables[table]?.tensor as string)
+  const total =
+    layers.reduce((sum, { info }) => sum + info.bytes, 0) +
+    [...conversions.tables.keys()].reduce((sum, i) => sum + tensorOf(i).bytes, 0)
+  const conversion = new Conversion(opened, total, options)
+  const tables = [...opened.tables]
+  for (const [i, format] of conversions.tables) {
+    tables[i] = await convertTable(conversion, tensorOf(i), tables[i] as StoredTable, format)
+  }
+  for (const { info, format } of layers) {
+    const { weight, scales: beside } = await convertLayer(conversion, info, format)
+    tensors.set(info.name, weight)
+    if (beside !== undefined) scales.set(info.name, beside)
+  }
+  const { regions, memory } = conversion
+  return { parts: { tables, weights: { source: { ...weights.source, tensors }, scales }, regions }, memory }
+}

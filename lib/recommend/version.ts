@@ -1,0 +1,142 @@
+/** One version of a recommender's tables and weights: opened, sized to the memory there is, loaded. */
+import { cpu, cpuDevice } from '../device/cpu.js'
+import type { DeviceProgram } from '../device/device.js'
+import { DroverError, throwIfAborted } from '../errors.js'
+import { type OpenedRecommender, openRecommender, programOf } from '../model/open-recommender.js'
+import type { IndexPolicy } from '../program/bags.js'
+import { planProgram } from '../program/plan.js'
+import type { Program } from '../program/program.js'
+import { convertParts } from './convert.js'
+import { Net } from './net.js'
+import { defaults, type RecommenderOptions } from './options.js'
+
+/** What was loaded, and what was chosen for this machine. */
+export interface RecommenderInfo {
+  /** Folder that it was loaded from. */
+  readonly path: string
+  readonly architecture: 'dlrm' | 'dlrm_dcn'
+  readonly parameters: number
+  /** Number formats of tables and weights, by size. */
+  readonly weightTypes: readonly string[]
+  readonly denseFeatures: number
+  readonly tables: readonly TableInfo[]
+  readonly pooling: 'sum' | 'mean' | 'max'
+  /** Where rows are read: from copies in huge pages, or from the mapped file. */
+  readonly tablePlacement: 'prepared' | 'mapped'
+  /** Bytes of all tables, and of mapped ones that are in memory at this moment. */
+  readonly tableBytes: number
+  readonly residentBytes: number
+  readonly indices: IndexPolicy
+  readonly maxBatch: number
+  /** Kernel set in use. */
+  readonly isa: string
+  readonly threads: number
+  readonly threadsReason: string
+}
+
+/** A table, as it is computed with. */
+export interface TableInfo {
+  readonly name: string
+  readonly rows: number
+  readonly dim: number
+  /** f32, f16, bf16, int8, int8_f16, int4, int2, tbe_int8, tbe_int4 or tbe_int2. */
+  readonly format: string
+  readonly bytes: number
+}
+
+/** A version in use. */
+export interface Version {
+  readonly net: Net
+  readonly info: Omit<RecommenderInfo, 'residentBytes'>
+}
+
+const share = (from: number, to: number, onProgress: RecommenderOptions['onProgress'], what?: string) =>
+  onProgress === undefined
+    ? undefined
+    : (fraction: number, name?: string) => onProgress(from + (to - from) * fraction, what ?? name ?? '')
+
+/** Whether copies of the tables fit beside everything else. */
+const choosePlacement = (
+  opened: OpenedRecommender,
+  program: Program,
+  { tables, memoryBudget }: RecommenderOptions,
+): 'prepared' | 'mapped' => {
+  if (tables !== undefined) return tables
+  const plan = planProgram(program, cpuDevice.layout)
+  const room = memoryBudget ?? process.availableMemory() / 2
+  const tableBytes = opened.tables.reduce((sum, { bytes }) => sum + bytes, 0)
+  return plan.arenaBytes + plan.preparedBytes + tableBytes <= room ? 'prepared' : 'mapped'
+}
+
+/** Opens and loads the folder; `memoryBudget` is what this version may take. */
+export const loadVersion = async (path: string, options: RecommenderOptions): Promise<Version> => {
+  const {
+    signal,
+    onProgress,
+    threads,
+    memoryBudget,
+    indices = defaults.indices,
+    maxBatch = defaults.maxBatch,
+  } = options
+  throwIfAborted(signal, 'loading')
+  const opened = await openRecommender(path, { signal, onProgress: share(0, 0.05, onProgress) })
+  const { parts, memory } = await convertParts(opened, { threads, signal, onProgress: share(0.05, 0.2, onProgress) })
+  const { config } = opened
+  const build = (tables: 'mapped' | 'copied'): Program =>
+    programOf(cpuDevice.layout, config, parts, { maxRows: maxBatch, activations: 'auto', tables })
+  const mapped = build('mapped')
+  const placement = choosePlacement({ ...opened, ...parts }, mapped, options)
+  const program = placement === 'mapped' ? mapped : build('copied')
+  if (memoryBudget !== undefined && memoryBudget - memory < 1) {
+    throw new DroverError('E_MEMORY', 'the recommender does not fit', {
+      field: 'options.memoryBudget',
+      found: `${memory} bytes for converted tables and layers`,
+      expected: `less than ${memoryBudget}`,
+    })
+  }
+  const loaded = await cpuDevice.load(program, parts.regions, {
+    ...(threads === undefined ? {} : { threads }),
+    ...(memoryBudget === undefined ? {} : { memoryBudget: memoryBudget - memory }),
+    ...(signal === undefined ? {} : { signal }),
+    ...(onProgress === undefined ? {} : { onProgress: share(0.2, 1, onProgress, 'preparing tables and weights') }),
+  })
+  return versionOf({ ...opened, ...parts }, program, loaded, placement, indices, options)
+}
+
+const versionOf = (
+  opened: OpenedRecommender,
+  program: Program,
+  loaded: DeviceProgram,
+  tablePlacement: 'prepared' | 'mapped',
+  policy: IndexPolicy,
+  { threads }: RecommenderOptions,
+): Version => {
+  const { config, tables } = opened
+  const machine = cpu()
+  const shape = {
+    denseFeatures: config.denseFeatures,
+    tables: tables.map(({ name, rows }) => ({ name, rows })),
+    policy,
+    weighted: config.pooling !== 'max',
+  }
+  return {
+    net: new Net(program, loaded, shape, config.lossThreshold),
+    info: {
+      path: opened.path,
+      architecture: config.architecture,
+      parameters: opened.parameters,
+      weightTypes: opened.weightTypes,
+      denseFeatures: config.denseFeatures,
+      tables: tables.map(({ name, rows, cols, format, bytes }) => ({ name, rows, dim: cols, format, bytes })),
+      pooling: config.pooling,
+      tablePlacement,
+      tableBytes: tables.reduce((sum, { bytes }) => sum + bytes, 0),
+      indices: policy,
+      maxBatch: program.maxRows,
+      isa: machine.isa,
+      threads: Math.min(threads ?? machine.threads, machine.threads),
+      threadsReason:
+        threads !== undefined && threads <= machine.threads ? 'the caller asks for it' : machine.threadsReason,
+    },
+  }
+}
