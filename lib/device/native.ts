@@ -24,7 +24,9 @@ export interface NativeProgram {
   copyPage(from: number, to: number): void
   profile(out: BigUint64Array): void
   threads(): number
-  memory(): Record<'activations' | 'kv' | 'prepared' | 'scratch' | 'mapped' | 'preparedMapped', number>
+  bagCounts(): { skipped: number; clamped: number }
+  residentBytes(): number
+  memory(): Record<'activations' | 'kv' | 'prepared' | 'scratch' | 'tables' | 'mapped' | 'preparedMapped', number>
   release(): void
 }
 

@@ -156,6 +156,8 @@ Napi::Function Program::define(Napi::Env env) {
                       InstanceMethod<&Program::write>("write"), InstanceMethod<&Program::read_kv>("readKv"),
                       InstanceMethod<&Program::copy_page>("copyPage"), InstanceMethod<&Program::profile>("profile"),
                       InstanceMethod<&Program::threads>("threads"), InstanceMethod<&Program::memory>("memory"),
+                      InstanceMethod<&Program::bag_counts>("bagCounts"),
+                      InstanceMethod<&Program::resident_bytes>("residentBytes"),
                       InstanceMethod<&Program::release>("release")});
 }
 
@@ -172,6 +174,7 @@ bool Program::usable(Napi::Env env) const {
   drover_error error{};
   error.code = DROVER_CLOSED;
   error.op = -1;
+  error.bags = -1;
   std::snprintf(error.message, sizeof error.message, "the program has been released");
   throw_error(env, error);
   return false;
@@ -292,8 +295,27 @@ Napi::Value Program::memory(const Napi::CallbackInfo& info) {
   result.Set("prepared", Napi::Number::New(env, static_cast<double>(memory.prepared)));
   result.Set("scratch", Napi::Number::New(env, static_cast<double>(memory.scratch)));
   result.Set("mapped", Napi::Number::New(env, static_cast<double>(memory.mapped)));
+  result.Set("tables", Napi::Number::New(env, static_cast<double>(memory.tables)));
   result.Set("preparedMapped", Napi::Number::New(env, static_cast<double>(memory.prepared_mapped)));
   return result;
+}
+
+// bagCounts(): {skipped, clamped}
+Napi::Value Program::bag_counts(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  drover_bag_counts counts{};
+  if (!usable(env)) return env.Undefined();
+  drover_program_bag_counts(program_, &counts);
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("skipped", Napi::Number::New(env, static_cast<double>(counts.skipped)));
+  result.Set("clamped", Napi::Number::New(env, static_cast<double>(counts.clamped)));
+  return result;
+}
+
+// residentBytes(): number
+Napi::Value Program::resident_bytes(const Napi::CallbackInfo& info) {
+  if (!usable(info.Env())) return info.Env().Undefined();
+  return Napi::Number::New(info.Env(), static_cast<double>(drover_program_resident_bytes(program_)));
 }
 
 Napi::Value Program::release(const Napi::CallbackInfo& info) {

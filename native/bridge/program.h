@@ -26,6 +26,8 @@ class Program : public Napi::ObjectWrap<Program> {
   Napi::Value profile(const Napi::CallbackInfo& info);
   Napi::Value threads(const Napi::CallbackInfo& info);
   Napi::Value memory(const Napi::CallbackInfo& info);
+  Napi::Value bag_counts(const Napi::CallbackInfo& info);
+  Napi::Value resident_bytes(const Napi::CallbackInfo& info);
   Napi::Value release(const Napi::CallbackInfo& info);
   // False, with an exception pending, once released.
   bool usable(Napi::Env env) const;

@@ -12,6 +12,7 @@
 #include "ops/op.h"
 #include "program.h"
 #include "status.h"
+#include "tables.h"
 
 using namespace drover;
 
@@ -36,24 +37,16 @@ void unclaim(drover_program* program) { program->busy.store(0, std::memory_order
 
 int busy(drover_error* error) { return fail(error, DROVER_BUSY, -1, 0, 0, "the program is running a step"); }
 
-// A step on its way through the pool. It owns a copy of the words.
-struct StepJob : Job {
-  drover_program* program;
-  std::vector<uint32_t> words;
-  drover_done done;
-  void* user;
-};
-
 void run_job(Job* base) {
   StepJob* job = static_cast<StepJob*>(base);
+  drover_program* program = job->program;
   drover_error error{};
   Step step{};
-  drover_code code = decode_step(*job->program, job->words.data(), job->words.size(), step, &error);
-  if (code == DROVER_OK) code = run_step(*job->program, step, &error);
+  std::vector<uint32_t>& words = program->step_words;
+  drover_code code = decode_step(*program, words.data(), words.size(), step, &error);
+  if (code == DROVER_OK) code = run_step(*program, step, &error);
   const drover_done done = job->done;
   void* user = job->user;
-  drover_program* program = job->program;
-  delete job;
   unclaim(program);
   // The program may be gone from here on: `done` gets what it needs by value.
   done(user, code, code == DROVER_OK ? nullptr : &error);
@@ -75,16 +68,13 @@ int start_step(drover_program* program, const uint8_t* step, uint64_t length, dr
                 "a program, a step and a callback are needed");
   }
   if (!claim(program)) return busy(error);
-  StepJob* job = new (std::nothrow) StepJob;
-  if (job == nullptr) {
-    unclaim(program);
-    return fail(error, DROVER_MEMORY, -1, 0, 0, "out of memory");
-  }
+  StepJob* job = &program->job;
   program->cancel.store(0, std::memory_order_relaxed);
   job->run = run_job;
   job->program = program;
-  job->words.resize(length / 4);
-  if (length != 0) std::memcpy(job->words.data(), step, length);
+  // What the vector has from larger steps it keeps: no step of a usual size allocates.
+  program->step_words.resize(length / 4);
+  if (length != 0) std::memcpy(program->step_words.data(), step, length);
   job->done = done;
   job->user = user;
   start(job);
@@ -171,6 +161,7 @@ int drover_program_load(const uint8_t* bytes, uint64_t length, drover_region* co
   drover_program* program = new (std::nothrow) drover_program;
   if (program == nullptr) return fail(error, DROVER_MEMORY, -1, 0, 0, "out of memory");
   program->kernels = m.kernels;
+  program->recommend = m.recommend;
   std::vector<uint32_t> words(length / 4);
   if (length != 0) std::memcpy(words.data(), bytes, length);
   drover_code code = decode_program(words.data(), words.size(), regions, region_count, *program, error);
@@ -277,6 +268,13 @@ int drover_program_copy_page(drover_program* program, uint32_t from, uint32_t to
   return DROVER_OK;
 }
 
+int drover_program_bag_counts(const drover_program* program, drover_bag_counts* out) {
+  *out = program->bag_counts;
+  return DROVER_OK;
+}
+
+uint64_t drover_program_resident_bytes(const drover_program* program) { return resident_table_bytes(*program); }
+
 uint32_t drover_program_threads(const drover_program* program) { return program->threads; }
 
 int drover_program_profile(drover_program* program, uint64_t* out, uint64_t count, drover_error* error) {
@@ -292,7 +290,8 @@ int drover_program_profile(drover_program* program, uint64_t* out, uint64_t coun
 
 int drover_program_memory(drover_program* program, drover_memory* out) {
   *out = {program->activations.bytes(), program->kv.bytes(),   program->prepared.bytes(),
-          program->scratch.bytes(),     program->mapped_bytes, program->prepared_file.mapped_bytes()};
+          program->scratch.bytes(),     program->mapped_bytes, program->prepared_file.mapped_bytes(),
+          program->tables.bytes()};
   return DROVER_OK;
 }
 

@@ -4,11 +4,13 @@
 
 #include "drover.h"
 #include "kernels/kernels.h"
+#include "kernels/recommend/recommend.h"
 
 namespace drover {
 
 struct Machine {
   const KernelTable* kernels;  // null when DROVER_ISA names a set that cannot run; `error` says so
+  const RecommendKernels* recommend;  // of the same set
   drover_error error;
   drover_cpu_info info;
 };

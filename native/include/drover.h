@@ -40,6 +40,7 @@ typedef struct drover_error {
   int32_t op;        /* index of the op concerned, or -1 */
   int64_t found;     /* the offending number where there is one, else 0 */
   int64_t expected;  /* the bound it broke where there is one, else 0 */
+  int32_t bags;      /* index of the step's bag input concerned, or -1 */
   char message[256]; /* one sentence, NUL-terminated */
 } drover_error;
 
@@ -166,6 +167,13 @@ uint32_t drover_program_kv_head_dim(const drover_program* program);
 /* Reads one head of one sequence's cache as f32: out [positions, head_dim]; what: 0 = k (after RoPE), 1 = v. */
 int drover_program_read_kv(drover_program* program, uint32_t layer, uint32_t kv_head, uint32_t what,
                            const uint32_t* pages, uint32_t positions, float* out, drover_error* error);
+/* What the last step did to indices out of range, by the policy that it asked for. */
+typedef struct drover_bag_counts {
+  uint64_t skipped, clamped;
+} drover_bag_counts;
+int drover_program_bag_counts(const drover_program* program, drover_bag_counts* out);
+/* Bytes of tables read from mapped files that are in memory now. Asks the system for every page. */
+uint64_t drover_program_resident_bytes(const drover_program* program);
 /* Copies one KV page onto another (prefix sharing: a page is copied before it is written to). */
 int drover_program_copy_page(drover_program* program, uint32_t from, uint32_t to, drover_error* error);
 
@@ -180,6 +188,7 @@ typedef struct drover_memory {
   uint64_t activations, kv, prepared, scratch; /* bytes that we allocated */
   uint64_t mapped;                             /* bytes of mapped files, not counted against the budget */
   uint64_t prepared_mapped;                    /* bytes of the mapped file of prepared weights, apart from `mapped` */
+  uint64_t tables;                             /* copies of embedding tables; counted against the budget */
 } drover_memory;
 int drover_program_memory(drover_program* program, drover_memory* out);
 /* Aborts and waits for a step in flight, then frees. NULL is allowed. */
