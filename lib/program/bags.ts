@@ -10,8 +10,8 @@ export interface Bags {
   readonly weights?: Float32Array | undefined
 }
 
-/** What becomes of an index that is out of range: the step is refused, or it counts for nothing, or as the nearest row. */
 export const indexPolicies = ['error', 'skip', 'clamp'] as const
+/** What becomes of an index that is out of range: the step is refused, or it counts for nothing, or as the nearest row. */
 export type IndexPolicy = (typeof indexPolicies)[number]
 
 const recordWords = 2

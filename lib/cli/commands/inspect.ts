@@ -13,6 +13,7 @@ import { type KvType, kvTypeNames, kvTypes } from '../../program/program.js'
 import { type DTypeName, dtypes } from '../../tensor.js'
 import type { Command } from '../command.js'
 import { bytes, count, json, line, table } from '../output.js'
+import { inspectRecommender, isRecommenderFolder } from './inspect-recommender.js'
 
 const shown = (value: GgufValue): unknown => (typeof value === 'object' ? `[${value.length} ${value.type}]` : value)
 
@@ -58,6 +59,7 @@ export const inspect: Command = {
   positionals: [1, 1],
   run: async (args) => {
     const [path] = args.positionals as [string]
+    if (await isRecommenderFolder(path)) return inspectRecommender(path, args)
     const { opened, config } = await openEither(path)
     const type = args.text('type') ?? opened?.weightTypes[0] ?? 'bf16'
     const kvType = args.text('kv') ?? 'f16'

@@ -34,8 +34,14 @@ const load = async (path: string, args: Arguments): Promise<Recommender> => {
   }
 }
 
-/** Six digits behind the point say all that a probability of 32 bits holds. */
-const shown = (score: number): number => Number(score.toPrecision(7))
+/** The fewest digits that give the same 32 bits again. */
+const shown = (score: number): number => {
+  for (let digits = 6; digits < 9; digits++) {
+    const short = Number(score.toPrecision(digits))
+    if (Math.fround(short) === score) return short
+  }
+  return score
+}
 
 const answerOf = ({ id, items }: RequestLine, scores: Float32Array, top: number | undefined): unknown => {
   const head = id === undefined ? {} : { id }
