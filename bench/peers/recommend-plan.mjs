@@ -167,44 +167,62 @@ export const gatherOf = (runs, dim, format, threads) => {
   return probes.reduce((best, probe) => (probe.rowsPerSecond > best.rowsPerSecond ? probe : best))
 }
 
-/** Seconds per call by engine, cell and round. */
-const secondsOf = (runs) => {
+/** What was measured, by cell: `engines[name][round]` holds `seconds` and more. */
+const cellsOf = (runs) => {
   const cells = new Map()
   for (const run of Object.values(runs)) {
     if (run.results === undefined) continue
     const { kind, model, dim, format, threads, engine, round } = run
     for (const [cell, measured] of Object.entries(run.results)) {
-      const key = `${kind}/${model ?? dim}/${format}/${threads}/${cell}`
+      const key = cellKey({ kind, model, dim, format, threads, cell })
       const known = cells.get(key) ?? { kind, model, dim, format, threads, cell, engines: {} }
       cells.set(key, known)
       known.engines[engine] ??= {}
       known.engines[engine][round] = measured
     }
   }
-  return [...cells.values()]
+  return cells
 }
 
-/** Beside one of our engines: per round the best peer; the ratio is the median over rounds. */
-const beside = (engines, ours) => {
-  const peers = Object.keys(engines).filter((engine) => !isOurs(engine))
+const cellKey = ({ kind, model, dim, format, threads, cell }) => `${kind}/${model ?? dim}/${format}/${threads}/${cell}`
+
+/** The fastest of these peers in a round, each with the number of threads (at most as many as ours) that suits it best. */
+const bestPeer = (cells, wanted, peers, round) => {
+  let best
+  for (let threads = 1; threads <= wanted.threads; threads++) {
+    const engines = cells.get(cellKey({ ...wanted, threads }))?.engines
+    for (const peer of peers) {
+      const measured = engines?.[peer]?.[round]
+      if (measured !== undefined && !(measured.seconds >= best?.seconds)) best = { ...measured, peer, threads }
+    }
+  }
+  return best
+}
+
+/** A cell of ours beside the best of these peers, round by round; the ratio is the median over rounds. */
+const beside = (cells, { engines, ...cell }, ours, peers) => {
   const pairs = Object.entries(engines[ours] ?? {})
-    .map(([round, own]) => {
-      const able = peers.filter((peer) => engines[peer][round] !== undefined)
-      if (able.length === 0) return undefined
-      const best = able.reduce((a, b) => (engines[b][round].seconds < engines[a][round].seconds ? b : a))
-      return { own, best, theirs: engines[best][round] }
-    })
-    .filter(Boolean)
+    .map(([round, own]) => ({ own, theirs: bestPeer(cells, cell, peers, round) }))
+    .filter(({ theirs }) => theirs !== undefined)
   if (pairs.length === 0) return undefined
+  const middle = (of) => median(pairs.map(of))
   return {
-    seconds: median(pairs.map(({ own }) => own.seconds)),
-    p99: median(pairs.map(({ own }) => own.p99)),
-    peer: pairs[0].best,
-    peerSeconds: median(pairs.map(({ theirs }) => theirs.seconds)),
-    peerP99: median(pairs.map(({ theirs }) => theirs.p99)),
-    ratio: median(pairs.map(({ own, theirs }) => theirs.seconds / own.seconds)),
+    seconds: middle(({ own }) => own.seconds),
+    p99: middle(({ own }) => own.p99),
+    peer: pairs[0].theirs.peer,
+    peerThreads: pairs[0].theirs.threads,
+    peerSeconds: middle(({ theirs }) => theirs.seconds),
+    peerP99: middle(({ theirs }) => theirs.p99),
+    ratio: middle(({ own, theirs }) => theirs.seconds / own.seconds),
     rounds: pairs.length,
   }
+}
+
+const peerNames = engineNames.filter((engine) => !isOurs(engine))
+/** The median over rounds of something that our engine tells beside `seconds`, where every round has it. */
+const alsoMedian = (engines, ours, name) => {
+  const values = Object.values(engines[ours]).map((measured) => measured[name])
+  return values.every((value) => value !== undefined) ? { [name]: median(values) } : {}
 }
 
 /** Whether a cell reads its rows from memory at random, many at a time: only then a gather loop is its ceiling. */
@@ -216,13 +234,24 @@ const isGather = ({ pooling, distribution, cache }) => pooling >= 20 && distribu
  */
 export const bagRows = (runs, ours = 'drover') => {
   const rows = []
-  for (const { kind, dim, format, threads, cell, engines } of secondsOf(runs)) {
-    const compared = kind === 'bag' ? beside(engines, ours) : undefined
+  const cells = cellsOf(runs)
+  for (const one of cells.values()) {
+    const { kind, dim, format, threads, cell } = one
+    const compared = kind === 'bag' ? beside(cells, one, ours, peerNames) : undefined
     if (compared === undefined) continue
     const [batch, pooling, distribution, cache] = cell.split('-')
     const shape = { batch: Number(batch), pooling: Number(pooling), distribution, cache }
     const lookups = shape.batch * shape.pooling
-    const row = { dim, format, threads, ...shape, lookups, ...compared, lookupsPerSecond: lookups / compared.seconds }
+    const row = {
+      dim,
+      format,
+      threads,
+      ...shape,
+      lookups,
+      ...compared,
+      ...alsoMedian(one.engines, ours, 'readSeconds'),
+      lookupsPerSecond: lookups / compared.seconds,
+    }
     const gather = isGather(shape) ? gatherOf(runs, dim, format, threads) : undefined
     if (gather !== undefined) {
       const fastest = Math.max(row.lookupsPerSecond, lookups / compared.peerSeconds)
@@ -237,22 +266,33 @@ export const bagRows = (runs, ours = 'drover') => {
   return rows
 }
 
-/** One row per batch of whole models: latency and samples per second, beside the best peer. */
+/**
+ * One row per batch of whole models: latency and samples per second, beside each peer (`peers[name]`); `ratio`: beside
+ * the best of them. `floatRatio`: of PyTorch's time with f32 tables and layers.
+ */
 export const modelRows = (runs, ours = 'drover') => {
   const rows = []
-  for (const { kind, model, format, threads, cell, engines } of secondsOf(runs)) {
-    const compared = kind === 'model' ? beside(engines, ours) : undefined
+  const cells = cellsOf(runs)
+  for (const one of cells.values()) {
+    const { kind, model, format, threads, cell } = one
+    const compared = kind === 'model' ? beside(cells, one, ours, peerNames) : undefined
     if (compared === undefined) continue
-    const sync = Object.values(engines[ours]).map(({ syncSeconds }) => syncSeconds)
+    const peers = {}
+    for (const peer of peerNames) {
+      const own = beside(cells, one, ours, [peer])
+      if (own !== undefined) peers[peer] = { seconds: own.peerSeconds, p99: own.peerP99, ratio: own.ratio }
+    }
+    const float = beside(cells, { ...one, format: 'f32' }, ours, ['torch'])
     rows.push({
       model,
       format,
       threads,
       batch: Number(cell),
       ...compared,
-      ...(sync.every((seconds) => seconds !== undefined) ? { syncSeconds: median(sync) } : {}),
+      ...alsoMedian(one.engines, ours, 'syncSeconds'),
+      peers,
+      ...(float === undefined ? {} : { floatRatio: float.ratio }),
       samplesPerSecond: Number(cell) / compared.seconds,
-      peerSamplesPerSecond: Number(cell) / compared.peerSeconds,
     })
   }
   return rows
@@ -297,20 +337,42 @@ const shareText = ({ share, isVoid, pages }) => {
   return isVoid ? 'ceiling void' : `${(share * 100).toFixed(0)} % (${pages} pages)`
 }
 
+const peerText = ({ peer, peerThreads, threads }, versions) =>
+  `${versions[peer] ?? peer}${peerThreads === threads ? '' : `, ${peerThreads} thread`}`
+
 export const bagMarkdown = (rows, versions) => [
-  `| table | threads | batch | pooling | indices | cache | drover, µs | M lookups/s | best peer, µs | peer | ratio | of the gather rate |`,
-  '|---|---|---|---|---|---|---|---|---|---|---|---|',
-  ...rows.map(
-    (row) =>
-      `| ${row.format} × ${row.dim} | ${row.threads} | ${row.batch} | ${row.pooling} | ${row.distribution} | ${row.cache} | ${micro(row.seconds)} | ${million(row.lookupsPerSecond)} | ${micro(row.peerSeconds)} | ${versions[row.peer] ?? row.peer} | **${row.ratio.toFixed(2)}** | ${shareText(row)} |`,
-  ),
+  '| table | threads | batch | pooling | indices | cache | drover, µs | with outputs read | M lookups/s | best peer, µs | peer | ratio | of the gather rate |',
+  '|---|---|---|---|---|---|---|---|---|---|---|---|---|',
+  ...rows.map((row) => {
+    const read = row.readSeconds === undefined ? '' : micro(row.readSeconds)
+    return `| ${row.format} × ${row.dim} | ${row.threads} | ${row.batch} | ${row.pooling} | ${row.distribution} | ${row.cache} | ${micro(row.seconds)} | ${read} | ${million(row.lookupsPerSecond)} | ${micro(row.peerSeconds)} | ${peerText(row, versions)} | **${row.ratio.toFixed(2)}** | ${shareText(row)} |`
+  }),
 ]
 
-export const modelMarkdown = (rows, versions) => [
-  '| model | numbers | threads | batch | drover p50, µs | p99 | sync p50 | samples/s | best peer p50, µs | p99 | peer | ratio |',
-  '|---|---|---|---|---|---|---|---|---|---|---|---|',
-  ...rows.map(
-    (row) =>
-      `| ${row.model} | ${row.format} | ${row.threads} | ${row.batch} | ${micro(row.seconds)} | ${micro(row.p99)} | ${row.syncSeconds === undefined ? '' : micro(row.syncSeconds)} | ${row.samplesPerSecond.toFixed(0)} | ${micro(row.peerSeconds)} | ${micro(row.peerP99)} | ${versions[row.peer] ?? row.peer} | **${row.ratio.toFixed(2)}** |`,
-  ),
-]
+export const modelMarkdown = (rows, versions) => {
+  const names = peerNames.filter((peer) => rows.some(({ peers }) => peer in peers))
+  const heads = names.flatMap((peer) => [`${versions[peer] ?? peer} p50`, 'p99', 'ratio'])
+  const columns = ['model', 'numbers', 'threads', 'batch', 'drover p50, µs', 'p99', 'sync p50', 'samples/s', ...heads]
+  return [
+    `| ${columns.join(' | ')} | beside torch in f32 |`,
+    `|${'---|'.repeat(columns.length + 1)}`,
+    ...rows.map((row) => {
+      const beside = names.flatMap((peer) => {
+        const own = row.peers[peer]
+        return own === undefined ? ['', '', ''] : [micro(own.seconds), micro(own.p99), `**${own.ratio.toFixed(2)}**`]
+      })
+      const sync = row.syncSeconds === undefined ? '' : micro(row.syncSeconds)
+      const ours = [micro(row.seconds), micro(row.p99), sync, row.samplesPerSecond.toFixed(0)]
+      const cells = [
+        row.model,
+        row.format,
+        row.threads,
+        row.batch,
+        ...ours,
+        ...beside,
+        row.floatRatio?.toFixed(2) ?? '',
+      ]
+      return `| ${cells.join(' | ')} |`
+    }),
+  ]
+}

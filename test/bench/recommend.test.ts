@@ -31,6 +31,8 @@ interface ModelRow {
   ratio: number
   peer: string
   syncSeconds?: number
+  peers: Record<string, { ratio: number }>
+  floatRatio?: number
 }
 interface Plan {
   subsets: Record<string, Options>
@@ -141,7 +143,7 @@ test('a ratio is beside the best peer of its round, the share beside the best ga
   const text = bagMarkdown([row], { torch: 'torch 2' }).join('\n')
   assert.match(
     text,
-    /\| int8 × 64 \| 1 \| 32 \| 20 \| uniform \| cold \| 4\.0 \| 160 \| 10\.0 \| torch 2 \| \*\*2\.50\*\* \| 80 % \(2 MiB pages\) \|/,
+    /\| int8 × 64 \| 1 \| 32 \| 20 \| uniform \| cold \| 4\.0 \| {2}\| 160 \| 10\.0 \| torch 2 \| \*\*2\.50\*\* \| 80 % \(2 MiB pages\) \|/,
   )
 })
 
@@ -199,17 +201,49 @@ test('what is judged is the least ratio of the cells that a target speaks of', a
   assert.is(judgeBags(rows, 'avx2')[0]?.target, 1.8)
 })
 
-test('whole models: samples per second and latency beside the best peer', async () => {
+test('a peer counts with the number of threads that suits it best, up to ours', async () => {
+  const { bagRows } = await plan()
+  const runs = {
+    a: bagRun('drover', 1, { threads: 1 }),
+    b: bagRun('torch', 2, { threads: 1 }),
+    c: bagRun('drover', 0.5, { threads: 2 }),
+    d: bagRun('torch', 9, { threads: 2 }),
+  }
+  assert.equal(
+    bagRows(runs).map(({ threads, ratio }) => [threads, ratio]),
+    [
+      [1, 2],
+      [2, 4],
+    ],
+  )
+})
+
+test('whole models: samples per second and latency beside every peer', async () => {
   const { modelRows, modelMarkdown } = await plan()
-  const run = (engine: string, seconds: number, more: object = {}) => ({
-    ...{ kind: 'model', model: 'dlrm', format: 'f32', threads: 2, engine, round: 0 },
+  const run = (engine: string, format: string, seconds: number, more: object = {}) => ({
+    ...{ kind: 'model', model: 'dlrm', format, threads: 2, engine, round: 0 },
     results: { '128': { seconds, p99: seconds, check: 0.5, ...more } },
   })
-  const runs = { a: run('drover', 1e-4, { syncSeconds: 9e-5 }), b: run('torch', 5e-4), c: run('onnxruntime', 3e-4) }
-  const [row] = modelRows(runs) as [ModelRow]
+  const runs = {
+    a: run('drover', 'f32', 1e-4, { syncSeconds: 9e-5 }),
+    b: run('torch', 'f32', 5e-4),
+    c: run('onnxruntime', 'f32', 3e-4),
+    d: run('drover', 'int8', 5e-5),
+    e: run('torch', 'int8', 4e-4),
+  }
+  const [row, narrow] = modelRows(runs) as [ModelRow, ModelRow]
   assert.equal([Math.round(row.samplesPerSecond), row.peer, row.syncSeconds], [1_280_000, 'onnxruntime', 9e-5])
-  assert.ok(Math.abs(row.ratio - 3) < 1e-9)
-  assert.match(modelMarkdown([row], {})[2] as string, /\| dlrm \| f32 \| 2 \| 128 \| 100 \| 100 \| 90\.0 \| 1280000 \|/)
+  const near = (found: number | undefined, expected: number): void =>
+    assert.ok(Math.abs((found ?? 0) - expected) < 1e-9, `${found}`)
+  near(row.ratio, 3)
+  near(row.peers['torch']?.ratio, 5)
+  near(narrow.ratio, 8)
+  near(narrow.floatRatio, 10)
+  assert.is(narrow.syncSeconds, undefined)
+  const [head, , first, second] = modelMarkdown([row, narrow], { torch: 'torch 2' }) as [string, string, string, string]
+  assert.match(first, /\| dlrm \| f32 \| 2 \| 128 \| 100 \| 100 \| 90\.0 \| 1280000 \| 500 \| 500 \| \*\*5\.00\*\*/)
+  assert.match(head, /torch 2 p50/)
+  for (const line of [first, second]) assert.is(line.split('|').length, head.split('|').length)
 })
 
 test('indices lie in their table, uniform ones everywhere, those of Zipf on few rows', async () => {
