@@ -45,7 +45,7 @@ const show = (value: unknown): string => {
     const text = JSON.stringify(value)
     return text === undefined ? String(value) : text.length > 200 ? `${text.slice(0, 200)}…` : text
   } catch {
-    return String(value)
+    return `a value of type ${typeof value}` // whatever it is, it may refuse to be text as well
   }
 }
 

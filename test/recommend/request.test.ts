@@ -178,6 +178,19 @@ test('getters and proxies are asked once', () => {
   assert.equal([...(copyRequest(strange, shape).bags[0]?.indices ?? [])], [1, 2])
 })
 
+test('values that refuse to be text are refused all the same', () => {
+  const circle: unknown[] = [Symbol('x')]
+  circle.push(circle)
+  const { sparse } = valid()
+  assert.is(refusal({ dense: new Float32Array(4), sparse: [circle, sparse[1]] }).code, 'E_ARGUMENT')
+  const mute = {
+    toJSON: () => {
+      throw new Error('no')
+    },
+  }
+  assert.is(refusal({ ...valid(), sparse: [Object.assign([], mute), sparse[1]] }).field, 'request.sparse[0]')
+})
+
 test('parts of requests merge into the rows that they are', () => {
   const random = randomSource(7)
   const model = { dense: 3, rows: [5, 100] }
