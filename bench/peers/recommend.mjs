@@ -9,7 +9,7 @@
 // cold: every call has other indices, of a stream of 4M; hot: the same call again and again. A ratio is the median over
 // rounds of the best peer's median time by drover's. PyTorch gets huge pages for its tables (THP_MEM_ALLOC_ENABLE), which
 // is better for it; results tell of both sides' pages. The gather rate is that of a plain loop with one load per cache
-// line over rows of the same layout and stream, probed before every table's first process.
+// line over rows of the same layout and stream, probed before every process; the best probe counts.
 //
 // Every finished process is saved at once: stop it when you like, the same command goes on where it stopped, and other
 // subsets add to the same tables. Tables and models of the run lie in bench/peers/models, one at a time.
@@ -156,21 +156,17 @@ const runBag = async (group, round) => {
   const rowBytes = rowBytesOf[format](dim)
   const table = join(folder, `bag-${format}-${dim}-${rows}.bin`)
   writeTable(table, format, rows, dim)
-  if (streams.uniform !== undefined) {
-    const probe = await run(gather, [rows, rowBytes, threads, streams.uniform, 100].map(String))
-    state.runs[`gather ${dim}/${format}/${threads}/${round}`] = {
-      kind: 'gather',
-      dim,
-      format,
-      threads,
-      round,
-      ...probe,
+  for (const engine of turnsOf(group, engines, round)) {
+    if (missingCells(state.runs, group, engine, round).length === 0) continue
+    if (streams.uniform !== undefined) {
+      const probe = await run(gather, [rows, rowBytes, threads, streams.uniform, 60].map(String))
+      const key = `gather ${dim}/${format}/${threads}/${round}/${engine}`
+      state.runs[key] = { kind: 'gather', dim, format, threads, round, ...probe }
+      const rate = `${(probe.rowsPerSecond / 1e6).toFixed(0)} M rows/s, ${probe.bestAhead} ahead, ${probe.pages} pages`
+      console.error(`${minutes()} min  ${key}: ${rate}`)
     }
-    const rate = `${(probe.rowsPerSecond / 1e6).toFixed(0)} M rows/s, ${probe.bestAhead} ahead, ${probe.pages} pages`
-    console.error(`${minutes()} min  gather ${format} × ${dim}, ${threads} threads: ${rate}`)
-  }
-  for (const engine of turnsOf(group, engines, round))
     await runTurn(group, engine, round, { table, rows, rowBytes, streams })
+  }
 }
 
 const runModel = async (group, round) => {
