@@ -26,7 +26,7 @@ export const subsets = {
     precisions: 'f32,int8',
     threads: '1,2',
     rounds: '1',
-    engines: 'drover,torch,onnxruntime',
+    engines: 'drover,torch,torch-plain,onnxruntime',
     milliseconds: '120',
   },
   // The cells that the embedding-bag is judged by, with enough rounds for a median.
@@ -42,7 +42,7 @@ export const subsets = {
     precisions: '',
     threads: '1,2',
     rounds: '3',
-    engines: 'drover,drover-mapped,torch',
+    engines: 'drover,drover-mapped,torch,torch-plain',
     milliseconds: '250',
   },
   models: {
@@ -57,7 +57,7 @@ export const subsets = {
     precisions: 'f32,int8',
     threads: '1,2',
     rounds: '3',
-    engines: 'drover,drover-mapped,torch,onnxruntime',
+    engines: 'drover,drover-mapped,torch,torch-plain,onnxruntime',
     milliseconds: '1000',
   },
   all: {
@@ -72,16 +72,20 @@ export const subsets = {
     precisions: 'f32,int8',
     threads: '1,2',
     rounds: '3',
-    engines: 'drover,drover-mapped,torch,fbgemm,onnxruntime',
+    engines: 'drover,drover-mapped,torch,torch-plain,fbgemm,onnxruntime',
     milliseconds: '250',
   },
 }
 
-/** What each engine has a way to run. onnxruntime has no embedding-bag; fbgemm is its table-batched operator. */
+/**
+ * What each engine has a way to run. torch gets huge pages, torch-plain is PyTorch as it comes; fbgemm is the table-batched
+ * operator; onnxruntime has no embedding-bag.
+ */
 const ableTo = {
   drover: { bag: ['f32', 'f16', 'int8', 'int4'], model: ['f32', 'int8'] },
   'drover-mapped': { bag: ['f32', 'f16', 'int8', 'int4'], model: ['f32', 'int8'] },
   torch: { bag: ['f32', 'f16', 'int8', 'int4'], model: ['f32', 'int8'] },
+  'torch-plain': { bag: ['f32', 'f16', 'int8', 'int4'], model: ['f32', 'int8'] },
   fbgemm: { bag: ['f32', 'f16', 'int8', 'int4'], model: [] },
   onnxruntime: { bag: [], model: ['f32'] },
 }
@@ -252,6 +256,8 @@ export const bagRows = (runs, ours = 'drover') => {
       ...alsoMedian(one.engines, ours, 'readSeconds'),
       lookupsPerSecond: lookups / compared.seconds,
     }
+    const plain = beside(cells, one, ours, ['torch-plain'])
+    if (plain !== undefined) row.plainRatio = plain.ratio
     const gather = isGather(shape) ? gatherOf(runs, dim, format, threads) : undefined
     if (gather !== undefined) {
       const fastest = Math.max(row.lookupsPerSecond, lookups / compared.peerSeconds)
@@ -341,11 +347,11 @@ const peerText = ({ peer, peerThreads, threads }, versions) =>
   `${versions[peer] ?? peer}${peerThreads === threads ? '' : `, ${peerThreads} thread`}`
 
 export const bagMarkdown = (rows, versions) => [
-  '| table | threads | batch | pooling | indices | cache | drover, µs | with outputs read | M lookups/s | best peer, µs | peer | ratio | of the gather rate |',
-  '|---|---|---|---|---|---|---|---|---|---|---|---|---|',
+  '| table | threads | batch | pooling | indices | cache | drover, µs | with outputs read | M lookups/s | best peer, µs | peer | ratio | beside torch-plain | of the gather rate |',
+  `|${'---|'.repeat(14)}`,
   ...rows.map((row) => {
     const read = row.readSeconds === undefined ? '' : micro(row.readSeconds)
-    return `| ${row.format} × ${row.dim} | ${row.threads} | ${row.batch} | ${row.pooling} | ${row.distribution} | ${row.cache} | ${micro(row.seconds)} | ${read} | ${million(row.lookupsPerSecond)} | ${micro(row.peerSeconds)} | ${peerText(row, versions)} | **${row.ratio.toFixed(2)}** | ${shareText(row)} |`
+    return `| ${row.format} × ${row.dim} | ${row.threads} | ${row.batch} | ${row.pooling} | ${row.distribution} | ${row.cache} | ${micro(row.seconds)} | ${read} | ${million(row.lookupsPerSecond)} | ${micro(row.peerSeconds)} | ${peerText(row, versions)} | **${row.ratio.toFixed(2)}** | ${row.plainRatio?.toFixed(2) ?? ''} | ${shareText(row)} |`
   }),
 ]
 

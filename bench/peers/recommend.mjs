@@ -4,11 +4,11 @@
 //   npm run bench:peers -- recommend [--subset twenty] [--formats f32,f16,int8,int4] [--dims 64,128] [--batches 1,32,256,2048]
 //       [--poolings 1,20,80] [--distributions uniform,zipf] [--caches cold,hot] [--models dlrm,dlrm-cached,dcnv2]
 //       [--precisions f32,int8] [--modelBatches 1,128,2048] [--threads 1,2] [--rounds 3] [--milliseconds 250]
-//       [--engines drover,drover-mapped,torch,fbgemm,onnxruntime] [--rows 4000000] [--out bench/results/recommend] [--fresh]
+//       [--engines drover,drover-mapped,torch,torch-plain,fbgemm,onnxruntime] [--rows 4000000] [--out bench/results/recommend] [--fresh]
 //
 // cold: every call has other indices, of a stream of 4M; hot: the same call again and again. A ratio is the median over
 // rounds of the best peer's median time by drover's. PyTorch gets huge pages for its tables (THP_MEM_ALLOC_ENABLE), which
-// is better for it; results tell of both sides' pages. The gather rate is that of a plain loop with one load per cache
+// is better for it (torch-plain is without); results tell of all sides' pages. The gather rate is that of a plain loop with one load per cache
 // line over rows of the same layout and stream, probed before every process; the best probe counts.
 //
 // Every finished process is saved at once: stop it when you like, the same command goes on where it stopped, and other
@@ -101,7 +101,7 @@ const mustRun = (command, args) => {
 }
 
 // ---- what each engine needs, made once ----
-const python = engines.some((engine) => engine === 'torch' || engine === 'fbgemm')
+const python = engines.some((engine) => /^torch|^fbgemm/.test(engine))
   ? venvPython('numpy', 'torch', 'fbgemm-gpu-cpu')
   : undefined
 const gather = join(folder, 'recommend-gather')
@@ -118,6 +118,7 @@ const commands = {
   'drover-mapped': (task) => [process.execPath, [join(here, 'recommend-drover.mjs'), task]],
   onnxruntime: (task) => [process.execPath, [join(here, 'recommend-onnx.mjs'), task]],
   torch: (task) => [python, [join(here, 'recommend_peers.py'), task]],
+  'torch-plain': (task) => [python, [join(here, 'recommend_peers.py'), task]],
   fbgemm: (task) => [python, [join(here, 'recommend_peers.py'), task]],
 }
 
@@ -132,7 +133,8 @@ const runTurn = async (group, engine, round, place) => {
   const task = JSON.stringify({ ...group, ...place, cells, engine, milliseconds })
   const [command, args] = commands[engine](task)
   // The libraries read their number of threads when they are loaded.
-  const env = { OMP_NUM_THREADS: group.threads, MKL_NUM_THREADS: group.threads, THP_MEM_ALLOC_ENABLE: 1 }
+  const env = { OMP_NUM_THREADS: group.threads, MKL_NUM_THREADS: group.threads }
+  if (engine !== 'torch-plain') env.THP_MEM_ALLOC_ENABLE = 1
   const result = await run(command, args, env)
   state.runs[key] = merge(state.runs[key], group, engine, round, result)
   saveState()

@@ -69,11 +69,11 @@ def pages_of(tensor):
     return "2 MiB" if huge_share(tensor) > 0.5 else "4 KiB"
 
 
-def bag_of(table):
+def bag_of_table(table):
     """call(indices, offsets [bags + 1]) -> [bags, dim] of PyTorch's own kernels, which are FBGEMM's."""
-    quantized = torch.ops.quantized
-    if FORMAT in ("f32", "f16"):
+    if table.dtype != torch.uint8:
         return lambda indices, offsets: F.embedding_bag(indices, table, offsets, mode="sum", include_last_offset=True)
+    quantized = torch.ops.quantized
     operator = {
         "int8": quantized.embedding_bag_byte_rowwise_offsets,
         "int4": quantized.embedding_bag_4bit_rowwise_offsets,
@@ -113,7 +113,7 @@ def run_bag():
     table = owned(task["table"], dtype, (rows, width))
     pages = pages_of(table)
     streams = {name: torch.from_numpy(np.fromfile(path, dtype=np.int32)) for name, path in task["streams"].items()}
-    bag = bag_of(table) if task["engine"] == "torch" else table_batched(table, rows, dim)
+    bag = table_batched(table, rows, dim) if task["engine"] == "fbgemm" else bag_of_table(table)
     at = dict.fromkeys(streams, 0)
     results = {}
     for cell in task["cells"]:
@@ -206,13 +206,6 @@ class Net(nn.Module):
         x = self.bottom(dense, False)
         pooled = [bag(indices, offsets) for bag, (indices, offsets) in zip(self.bags, sparse)]
         return torch.sigmoid(self.top(self.interaction(x, pooled), True))
-
-
-def bag_of_table(table):
-    if table.dtype != torch.uint8:
-        return lambda indices, offsets: F.embedding_bag(indices, table, offsets, mode="sum", include_last_offset=True)
-    operator = torch.ops.quantized.embedding_bag_byte_rowwise_offsets.default
-    return lambda indices, offsets: operator(table, indices, offsets, False, 0, False, None, None, True)
 
 
 def with_int8_layers(net):

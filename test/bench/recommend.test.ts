@@ -143,7 +143,7 @@ test('a ratio is beside the best peer of its round, the share beside the best ga
   const text = bagMarkdown([row], { torch: 'torch 2' }).join('\n')
   assert.match(
     text,
-    /\| int8 × 64 \| 1 \| 32 \| 20 \| uniform \| cold \| 4\.0 \| {2}\| 160 \| 10\.0 \| torch 2 \| \*\*2\.50\*\* \| 80 % \(2 MiB pages\) \|/,
+    /\| int8 × 64 \| 1 \| 32 \| 20 \| uniform \| cold \| 4\.0 \| {2}\| 160 \| 10\.0 \| torch 2 \| \*\*2\.50\*\* \| {2}\| 80 % \(2 MiB pages\) \|/,
   )
 })
 
