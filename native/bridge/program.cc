@@ -152,6 +152,7 @@ void load_apart(LoadMessage* message) {
 Napi::Function Program::define(Napi::Env env) {
   return DefineClass(env, "Program",
                      {InstanceMethod<&Program::run>("run"), InstanceMethod<&Program::run_sync>("runSync"),
+                      InstanceMethod<&Program::try_run_sync>("tryRunSync"),
                       InstanceMethod<&Program::abort>("abort"), InstanceMethod<&Program::read>("read"),
                       InstanceMethod<&Program::write>("write"), InstanceMethod<&Program::read_kv>("readKv"),
                       InstanceMethod<&Program::copy_page>("copyPage"), InstanceMethod<&Program::profile>("profile"),
@@ -205,6 +206,16 @@ Napi::Value Program::run_sync(const Napi::CallbackInfo& info) {
   if (!usable(info.Env()) || !span_of(info[0], &step)) return info.Env().Undefined();
   if (drover_program_run(program_, step.data, step.bytes, &error) != DROVER_OK) throw_error(info.Env(), error);
   return info.Env().Undefined();
+}
+
+// tryRunSync(step: Uint32Array): boolean. Runs it on this thread unless others keep the pool's threads busy.
+Napi::Value Program::try_run_sync(const Napi::CallbackInfo& info) {
+  Span step;
+  drover_error error{};
+  if (!usable(info.Env()) || !span_of(info[0], &step)) return info.Env().Undefined();
+  const int code = drover_program_try_run(program_, step.data, step.bytes, &error);
+  if (code != DROVER_OK && code != DROVER_BUSY) throw_error(info.Env(), error);
+  return Napi::Boolean::New(info.Env(), code == DROVER_OK);
 }
 
 Napi::Value Program::abort(const Napi::CallbackInfo& info) {

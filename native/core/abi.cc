@@ -60,9 +60,9 @@ struct Waiter {
   drover_error error{};
 };
 
-// Checks and copies a step and hands it to the pool by `start`.
+// Checks and copies a step and hands it to the pool by `start`, which says whether the pool has taken it.
 int start_step(drover_program* program, const uint8_t* step, uint64_t length, drover_done done, void* user,
-               void (*start)(Job*), drover_error* error) {
+               bool (*start)(Job*), drover_error* error) {
   if (program == nullptr || step == nullptr || done == nullptr || length % 4 != 0) {
     return fail(error, DROVER_ARGUMENT, -1, static_cast<int64_t>(length), 0,
                 "a program, a step and a callback are needed");
@@ -77,8 +77,38 @@ int start_step(drover_program* program, const uint8_t* step, uint64_t length, dr
   if (length != 0) std::memcpy(program->step_words.data(), step, length);
   job->done = done;
   job->user = user;
-  start(job);
-  return DROVER_OK;
+  if (start(job)) return DROVER_OK;
+  unclaim(program);
+  return fail(error, DROVER_BUSY, -1, 0, 0, "the threads run other steps");
+}
+
+bool submit(Job* job) {
+  pool_submit(job);
+  return true;
+}
+bool lead(Job* job) {
+  pool_lead(job);
+  return true;
+}
+
+// Hands a step to the pool by `start` and waits for its end.
+int run_to_end(drover_program* program, const uint8_t* step, uint64_t length, bool (*start)(Job*),
+               drover_error* error) {
+  Waiter waiter;
+  const drover_done done = [](void* user, int code, const drover_error* failure) {
+    Waiter* w = static_cast<Waiter*>(user);
+    const std::lock_guard<std::mutex> lock(w->mutex);
+    w->code = code;
+    if (failure != nullptr) w->error = *failure;
+    w->finished = true;
+    w->wake.notify_one();
+  };
+  const int started = start_step(program, step, length, done, &waiter, start, error);
+  if (started != DROVER_OK) return started;
+  std::unique_lock<std::mutex> lock(waiter.mutex);
+  waiter.wake.wait(lock, [&] { return waiter.finished; });
+  if (waiter.code != DROVER_OK && error != nullptr) *error = waiter.error;
+  return waiter.code;
 }
 
 int check_rows(const drover_program* program, uint32_t tensor, uint32_t row, uint32_t rows, uint64_t bytes,
@@ -176,25 +206,15 @@ int drover_program_load(const uint8_t* bytes, uint64_t length, drover_region* co
 
 int drover_program_submit(drover_program* program, const uint8_t* step, uint64_t length, drover_done done, void* user,
                           drover_error* error) {
-  return start_step(program, step, length, done, user, pool_submit, error);
+  return start_step(program, step, length, done, user, submit, error);
 }
 
 int drover_program_run(drover_program* program, const uint8_t* step, uint64_t length, drover_error* error) {
-  Waiter waiter;
-  const drover_done done = [](void* user, int code, const drover_error* failure) {
-    Waiter* w = static_cast<Waiter*>(user);
-    const std::lock_guard<std::mutex> lock(w->mutex);
-    w->code = code;
-    if (failure != nullptr) w->error = *failure;
-    w->finished = true;
-    w->wake.notify_one();
-  };
-  const int submitted = start_step(program, step, length, done, &waiter, pool_lead, error);
-  if (submitted != DROVER_OK) return submitted;
-  std::unique_lock<std::mutex> lock(waiter.mutex);
-  waiter.wake.wait(lock, [&] { return waiter.finished; });
-  if (waiter.code != DROVER_OK && error != nullptr) *error = waiter.error;
-  return waiter.code;
+  return run_to_end(program, step, length, lead, error);
+}
+
+int drover_program_try_run(drover_program* program, const uint8_t* step, uint64_t length, drover_error* error) {
+  return run_to_end(program, step, length, pool_try_lead, error);
 }
 
 void drover_program_abort(drover_program* program) {

@@ -150,6 +150,8 @@ int drover_program_load(const uint8_t* bytes, uint64_t length, drover_region* co
                         const drover_load_options* options, drover_program** out, drover_error* error);
 /* Runs one step to its end on the pool; blocks the caller. */
 int drover_program_run(drover_program* program, const uint8_t* step, uint64_t length, drover_error* error);
+/* The same on the calling thread, or not at all: DROVER_BUSY when the pool's threads run or await other steps. */
+int drover_program_try_run(drover_program* program, const uint8_t* step, uint64_t length, drover_error* error);
 /* Copies the step, queues it and returns; `done` is called exactly once from a pool thread, also after an abort. */
 typedef void (*drover_done)(void* user, int code, const drover_error* error);
 int drover_program_submit(drover_program* program, const uint8_t* step, uint64_t length, drover_done done, void* user,

@@ -62,12 +62,13 @@ void sigmoid(const float* x, uint32_t cols, float* out) {
   });
 }
 
-uint64_t gather(const uint8_t* rows, uint32_t lines, const uint32_t* indices, uint64_t count, uint32_t distance) {
+template <int kLevel>
+uint64_t gather_to(const uint8_t* rows, uint32_t lines, const uint32_t* indices, uint64_t count, uint32_t distance) {
   const uint64_t stride = uint64_t{lines} * 64;
   uint64_t sums[4] = {};
   const auto ask = [&](uint64_t i) {
     const uint8_t* row = rows + indices[i] * stride;
-    for (uint32_t line = 0; line < lines; line++) __builtin_prefetch(row + uint64_t{line} * 64);
+    for (uint32_t line = 0; line < lines; line++) __builtin_prefetch(row + uint64_t{line} * 64, 0, kLevel);
   };
   for (uint64_t i = 0; i < count && i < distance; i++) ask(i);
   for (uint64_t i = 0; i < count; i++) {
@@ -80,6 +81,12 @@ uint64_t gather(const uint8_t* rows, uint32_t lines, const uint32_t* indices, ui
     }
   }
   return sums[0] + sums[1] + sums[2] + sums[3];
+}
+
+uint64_t gather(const uint8_t* rows, uint32_t lines, const uint32_t* indices, uint64_t count, uint32_t distance,
+                bool near) {
+  return near ? gather_to<3>(rows, lines, indices, count, distance)
+              : gather_to<2>(rows, lines, indices, count, distance);
 }
 
 constexpr void fill_features(RecommendKernels& table) {

@@ -93,8 +93,10 @@ struct RecommendKernels {
   void (*cross)(const float* x0, const float* y, const float* x, uint32_t cols, float* out);
   // out = 1 / (1 + e^-x)
   void (*sigmoid)(const float* x, uint32_t cols, float* out);
-  // For measuring the machine: reads one word of every line of rows of whole lines, asked for `distance` rows ahead.
-  uint64_t (*gather)(const uint8_t* rows, uint32_t lines, const uint32_t* indices, uint64_t count, uint32_t distance);
+  // For measuring the machine: reads one word of every line of rows of whole lines, asked for `distance` rows ahead, into
+  // the first-level cache (near) or the second.
+  uint64_t (*gather)(const uint8_t* rows, uint32_t lines, const uint32_t* indices, uint64_t count, uint32_t distance,
+                     bool near);
 };
 
 const RecommendKernels* recommend_scalar();

@@ -27,6 +27,8 @@ DROVER_INLINE F32x16 f_load_u4(const uint8_t* p) {
   const __m256i shifts = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
   return {word_codes(p, shifts, 15), word_codes(p + 4, shifts, 15)};
 }
+DROVER_INLINE F32x16 f_load_u4_mixed(const uint8_t* p) { return f_load_u4(p); }
+DROVER_INLINE F32x16 f_unmix_u4(F32x16 a) { return a; }
 DROVER_INLINE F32x16 f_load_u2(const uint8_t* p) {
   return {word_codes(p, _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14), 3),
           word_codes(p, _mm256_setr_epi32(16, 18, 20, 22, 24, 26, 28, 30), 3)};

@@ -20,13 +20,18 @@ DROVER_INLINE int32_t load_word(const uint8_t* p) {
   return word;
 }
 // A lane gets the word that holds its code, shifted so that the code comes first; the low four bits of it choose the
-// number from a register, which saves a mask and a conversion.
-DROVER_INLINE F32x16 f_load_u4(const uint8_t* p) {
-  const __m512i words = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_set1_epi32(load_word(p))),
-                                           _mm256_set1_epi32(load_word(p + 4)), 1);
-  const __m512i shifts = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+// number from a register, which saves a mask and a conversion. Even lanes have the first word's codes, odd ones the
+// second's.
+DROVER_INLINE F32x16 f_load_u4_mixed(const uint8_t* p) {
+  int64_t words;
+  memcpy(&words, p, sizeof words);
+  const __m512i shifts = _mm512_setr_epi32(0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28);
   const __m512 numbers = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  return {_mm512_permutexvar_ps(_mm512_srlv_epi32(words, shifts), numbers)};
+  return {_mm512_permutexvar_ps(_mm512_srlv_epi32(_mm512_set1_epi64(words), shifts), numbers)};
+}
+DROVER_INLINE F32x16 f_unmix_u4(F32x16 a) {
+  const __m512i lanes = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+  return {_mm512_permutexvar_ps(lanes, a.v)};
 }
 DROVER_INLINE F32x16 f_load_u2(const uint8_t* p) {
   const __m512i shifts = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);

@@ -22,6 +22,8 @@ DROVER_INLINE F32x16 f_load_u4(const uint8_t* p) {
   const uint8x8x2_t codes = vzip_u8(vand_u8(bytes, vdup_n_u8(15)), vshr_n_u8(bytes, 4));
   return widen_codes(vcombine_u8(codes.val[0], codes.val[1]));
 }
+DROVER_INLINE F32x16 f_load_u4_mixed(const uint8_t* p) { return f_load_u4(p); }
+DROVER_INLINE F32x16 f_unmix_u4(F32x16 a) { return a; }
 DROVER_INLINE F32x16 f_load_u2(const uint8_t* p) {
   uint8_t codes[16];
   for (uint32_t i = 0; i < 16; i++) codes[i] = p[i / 4] >> (i % 4 * 2) & 3;

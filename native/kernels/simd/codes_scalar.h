@@ -24,6 +24,9 @@ DROVER_INLINE F32x16 f_load_u4(const uint8_t* p) {
   for (int i = 0; i < 16; i++) r.lane[i] = static_cast<float>(p[i / 2] >> (i % 2 * 4) & 15);
   return r;
 }
+// The same in an order of the vocabulary's own, and vectors of that order put into the usual one.
+DROVER_INLINE F32x16 f_load_u4_mixed(const uint8_t* p) { return f_load_u4(p); }
+DROVER_INLINE F32x16 f_unmix_u4(F32x16 a) { return a; }
 DROVER_INLINE F32x16 f_load_u2(const uint8_t* p) {
   F32x16 r;
   for (int i = 0; i < 16; i++) r.lane[i] = static_cast<float>(p[i / 4] >> (i % 4 * 2) & 3);
