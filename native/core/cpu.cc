@@ -97,6 +97,16 @@ std::vector<Isa> list_isas(std::string& names) {
 std::vector<Isa> list_isas(std::string&) { return {{"scalar", kernels_scalar, recommend_scalar, true}}; }
 #endif
 
+bool is_intel() {
+#if defined(DROVER_X86)
+  uint32_t a = 0, b = 0, c = 0, d = 0;
+  __cpuid(0, a, b, c, d);
+  return b == 0x756e6547 && d == 0x49656e69 && c == 0x6c65746e;  // "GenuineIntel"
+#else
+  return false;
+#endif
+}
+
 Machine read_machine() {
   static std::string features, reason;
   Machine m{};
@@ -126,6 +136,7 @@ Machine read_machine() {
            runnable.c_str());
     }
   }
+  m.asks_second_level = is_intel();
   m.info.features = features.c_str();
   const SystemCpus cpus = system_cpus();
   m.info.logical_cpus = cpus.logical;

@@ -1,15 +1,10 @@
 // Pooled lookups. A random row costs latency, not arithmetic: what counts is how many lines are under way, so every
-// lookup asks for a row far ahead of the one that it adds.
+// lookup asks for a row far ahead of the one that it adds. Asked for into the second-level cache more are under way than
+// the first level has room for; sums then wait for the second, which costs little, as rows do not depend on each other.
 namespace drover {
 namespace {
 
 // ---- rows ahead ----
-
-// Asks for one line, as far as the second-level cache. Measured on a Xeon (Sapphire Rapids, 4M rows of 256, 72 and 36
-// bytes, 64 to 128 rows ahead): 47, 76 and 98 M rows a second; into the first level 33, 60 and 83, for that has fewer
-// requests under way at a time. Sums then wait for the second level, which costs nothing: their rows do not depend on each
-// other.
-DROVER_INLINE void ask_line(const uint8_t* p) { __builtin_prefetch(p, 0, DROVER_ASK_LEVEL); }
 
 // Moves the cursor to the next table that has lookups; false at the end.
 __attribute__((noinline)) bool next_table(Ahead& a) {
@@ -29,25 +24,34 @@ __attribute__((noinline)) bool next_table(Ahead& a) {
     if (a.next < a.stop) return true;
   }
   a.next = a.stop;
+  a.lines = a.last = 0;
   return false;
 }
 
-// kLines: how many lines, 0: as the cursor says.
-template <uint32_t kLines>
-DROVER_INLINE void ask_row(const uint8_t* row, uint32_t lines, uint32_t last) {
+// Asks for the lines of a row; kLines: how many, 0: `lines`. kLevel: 3 for the first-level cache, 2 for the second.
+template <uint32_t kLines, int kLevel>
+DROVER_INLINE void ask_lines(const uint8_t* row, uint32_t lines, uint32_t last) {
   if constexpr (kLines != 0) {
 #pragma GCC unroll 8
-    for (uint32_t line = 0; line < kLines; line++) ask_line(row + uint64_t{line} * 64);
+    for (uint32_t line = 0; line < kLines; line++) __builtin_prefetch(row + uint64_t{line} * 64, 0, kLevel);
   } else {
-    for (uint32_t line = 0; line < lines; line++) ask_line(row + uint64_t{line} * 64);
+    for (uint32_t line = 0; line < lines; line++) __builtin_prefetch(row + uint64_t{line} * 64, 0, kLevel);
   }
-  if (last != 0) ask_line(row + last);
+  if (last != 0) __builtin_prefetch(row + last, 0, kLevel);
+}
+
+template <uint32_t kLines>
+DROVER_INLINE void ask_row(const Ahead& a, const uint8_t* row) {
+  uint32_t near = a.near;
+  __asm__("" : "+r"(near));  // one loop that looks, not two: this code is large, and the branch is foreseen
+  if (near != 0) return ask_lines<kLines, 3>(row, a.lines, a.last);
+  ask_lines<kLines, 2>(row, a.lines, a.last);
 }
 
 void ask(Ahead& a, uint32_t rows) {
   for (uint32_t i = 0; i < rows; i++) {
     if (a.next >= a.stop && !next_table(a)) return;
-    ask_row<0>(a.rows + uint64_t{*a.next++} * a.stride, a.lines, a.last);
+    ask_row<0>(a, a.rows + uint64_t{*a.next++} * a.stride);
   }
 }
 
@@ -130,19 +134,16 @@ DROVER_INLINE Rows rows_of(const BagTable& t) {
           bytes < whole ? UINT32_MAX : last > UINT32_MAX - 1 ? UINT32_MAX - 1 : static_cast<uint32_t>(last)};
 }
 
-// Adds lookups [0, count), and asks for rows ahead[0, count) of a table meanwhile; kLines as in ask_row, all ones: none.
-constexpr uint32_t kNoLines = ~0u;
+// Adds lookups [0, count). The leading pass asks for as many rows ahead meanwhile, all of the cursor's table; where that
+// is at its end it has no lines, and `next` is any index.
 template <typename L, uint32_t kLines>
 DROVER_INLINE void add_segment(const BagWork& work, const Rows& rows, const uint32_t* indices, const float* weights,
-                               uint32_t count, uint32_t first, F32x16* acc, float* bias_sum, const Ahead& ahead) {
+                               uint32_t count, uint32_t first, F32x16* acc, float* bias_sum, const Ahead& ahead,
+                               const uint32_t* next) {
   using Format = typename L::Format;
-  const uint32_t* next = ahead.next;
-  const uint8_t* next_rows = ahead.rows;
-  const uint64_t next_stride = ahead.stride;
-  const uint32_t lines = ahead.lines, last = ahead.last;
   float biases = *bias_sum;
   for (uint32_t i = 0; i < count; i++) {
-    if constexpr (kLines != kNoLines) ask_row<kLines>(next_rows + uint64_t{next[i]} * next_stride, lines, last);
+    if constexpr (L::kLeading) ask_row<kLines>(ahead, ahead.rows + uint64_t{next[i]} * ahead.stride);
     const uint32_t index = indices[i];
     const uint8_t* codes = rows.codes + index * rows.stride;
     const uint8_t* parameters = rows.parameters + index * rows.stride;
@@ -184,26 +185,18 @@ DROVER_INLINE void add_rows(const BagWork& work, const Rows& rows, const uint32_
   F32x16 acc[L::kVectors];
 #pragma GCC unroll 8
   for (uint32_t v = 0; v < L::kVectors; v++) acc[v] = sums[v];
-  if constexpr (!L::kLeading) {
-    add_segment<L, kNoLines>(work, rows, indices, weights, count, first, acc, bias_sum, ahead);
-  } else {
-    for (uint32_t done = 0; done < count;) {
-      uint32_t part = count - done;
-      const float* w = L::kWeighted ? weights + done : nullptr;
-      if (ahead.next >= ahead.stop && !next_table(ahead)) {
-        add_segment<L, kNoLines>(work, rows, indices + done, w, part, first, acc, bias_sum, ahead);
-        break;
-      }
+  for (uint32_t done = 0; done < count;) {
+    uint32_t part = count - done;
+    const uint32_t* next = indices + done;
+    if (L::kLeading && (ahead.next < ahead.stop || next_table(ahead))) {
       const uint64_t left = static_cast<uint64_t>(ahead.stop - ahead.next);
       if (left < part) part = static_cast<uint32_t>(left);
-      if (ahead.lines == L::kLines) {
-        add_segment<L, L::kLines>(work, rows, indices + done, w, part, first, acc, bias_sum, ahead);
-      } else {
-        add_segment<L, 0>(work, rows, indices + done, w, part, first, acc, bias_sum, ahead);
-      }
+      next = ahead.next;
       ahead.next += part;
-      done += part;
     }
+    const float* w = L::kWeighted ? weights + done : nullptr;
+    add_segment<L, 0>(work, rows, indices + done, w, part, first, acc, bias_sum, ahead, next);
+    done += part;
   }
 #pragma GCC unroll 8
   for (uint32_t v = 0; v < L::kVectors; v++) sums[v] = acc[v];
@@ -320,11 +313,12 @@ DROVER_INLINE void store_bag(const BagWork& work, uint32_t bag, uint32_t lookups
   }
 }
 
-// Bags [begin, end) whose lookups all have a row ahead in the cursor's table, or no row at all (kNoLines): with few
-// lookups in each of them, what a bag costs beside them counts.
+// Bags [begin, end) whose lookups all have a row ahead in the cursor's table, from `next` on, or none: with few lookups in
+// each of them, what a bag costs beside them counts.
 template <typename L, uint32_t kLines>
-void bags_in_step(const BagWork& work, const Rows& rows, uint32_t begin, uint32_t end, bool plain, const Ahead& shared) {
-  Ahead ahead = shared;
+void bags_in_step(const BagWork& work, const Rows& rows, uint32_t begin, uint32_t end, bool plain, const Ahead& shared,
+                  const uint32_t* next) {
+  const Ahead ahead = shared;  // nothing that is stored can change it
   const uint32_t* offsets = work.bags.offsets;
   const uint32_t* indices = work.bags.indices;
   uint32_t from = offsets[begin];
@@ -335,8 +329,8 @@ void bags_in_step(const BagWork& work, const Rows& rows, uint32_t begin, uint32_
     for (uint32_t v = 0; v < L::kVectors; v++) sums[v] = first_sum<L::kMax>();
     float biases = 0;
     const float* weights = L::kWeighted ? work.bags.weights + from : nullptr;
-    add_segment<L, kLines>(work, rows, indices + from, weights, lookups, 0, sums, &biases, ahead);
-    ahead.next += lookups;
+    add_segment<L, kLines>(work, rows, indices + from, weights, lookups, 0, sums, &biases, ahead, next);
+    next += lookups;
     store_bag<L>(work, bag, lookups, sums, biases, plain);
     from = to;
   }
@@ -364,11 +358,11 @@ void narrow_bags(const BagWork& work, uint32_t begin, uint32_t end, Ahead& ahead
   const bool plain = work.output == BagOutput::kF32 && work.pooling == Pooling::kSum && work.table->dim % 16 == 0;
   while (begin < end) {
     if (ahead.next >= ahead.stop && !next_table(ahead)) {
-      return bags_in_step<L, kNoLines>(work, rows, begin, end, plain, ahead);
+      return bags_in_step<L, 0>(work, rows, begin, end, plain, ahead, work.bags.indices + offsets[begin]);
     }
     const uint32_t fit = bags_within(offsets, begin, end, static_cast<uint64_t>(ahead.stop - ahead.next));
     if (fit > begin && ahead.lines == L::kLines) {
-      bags_in_step<L, L::kLines>(work, rows, begin, fit, plain, ahead);
+      bags_in_step<L, L::kLines>(work, rows, begin, fit, plain, ahead, ahead.next);
       ahead.next += offsets[fit] - offsets[begin];
       begin = fit;
       continue;

@@ -1,9 +1,5 @@
 // Included once per instruction set after its vocabularies: builds that set's table of recommender kernels.
 #include "recommend.h"
-// How near rows ahead are brought: 3 the first-level cache, 2 the second.
-#ifndef DROVER_ASK_LEVEL
-#define DROVER_ASK_LEVEL 2
-#endif
 // Order matters: each file uses those before it.
 // clang-format off
 #include "../math.inl"
