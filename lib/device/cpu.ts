@@ -105,6 +105,10 @@ class CpuProgram implements DeviceProgram {
     this.#guard(() => this.#native.runSync(this.#encode(step)))
   }
 
+  tryRunSync(step: Step): boolean {
+    return this.#guard(() => this.#native.tryRunSync(this.#encode(step)))
+  }
+
   #encode(step: Step): Uint32Array {
     const words = encodeStep(step, this.#program.ops.length, this.#words)
     if (words.length > this.#words.length) this.#words = words

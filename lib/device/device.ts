@@ -39,6 +39,8 @@ export interface DeviceProgram {
   run(step: Step): Promise<void>
   /** Runs a step and blocks the thread; for steps shorter than a thread hop. */
   runSync(step: Step): void
+  /** The same where that needs no waiting: false, and nothing has run, while the device is busy with other steps. */
+  tryRunSync(step: Step): boolean
   /** Ends the step in flight at its next tile. */
   abort(): void
   /** Rows [row, row + rows) of an f32 tensor, as [rows, cols]. */

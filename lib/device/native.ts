@@ -9,6 +9,8 @@ export interface NativeRegion {
 export interface NativeProgram {
   run(step: Uint32Array): Promise<void>
   runSync(step: Uint32Array): void
+  /** False, and nothing has run, when the pool's threads are busy. */
+  tryRunSync(step: Uint32Array): boolean
   abort(): void
   read(tensor: number, row: number, rows: number, out: Float32Array | Uint32Array | Uint8Array): void
   write(tensor: number, row: number, rows: number, data: Float32Array | Uint32Array): void

@@ -151,6 +151,12 @@ class ReferenceProgram implements DeviceProgram {
     }
   }
 
+  tryRunSync(step: Step): boolean {
+    if (this.#busy) return false
+    this.runSync(step)
+    return true
+  }
+
   /** The ops of a checked step, each as a function that runs it. */
   #ops(step: Step): (() => void)[] {
     checkStep(this.#program, step)

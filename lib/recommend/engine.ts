@@ -4,7 +4,7 @@
  * whatever they are merged with.
  */
 import { aborted, DroverError } from '../errors.js'
-import { findIndexError, mergeParts, type Part } from './merge.js'
+import { findIndexError, type MergedRows, mergeParts, type Part } from './merge.js'
 import type { Net, Scored } from './net.js'
 import type { OwnRequest } from './request.js'
 import type { Stats } from './stats.js'
@@ -42,8 +42,11 @@ interface Share extends Part {
   readonly call: Call
 }
 
+/** So long (ms) short steps may keep the thread before whatever else waits for it gets its turn. */
+const turnMs = 0.5
+
 /** What the engine needs of a loaded version. */
-export type Runner = Pick<Net, 'shape' | 'run' | 'runSync' | 'abort'>
+export type Runner = Pick<Net, 'shape' | 'run' | 'tryRun' | 'runSync' | 'abort'>
 
 export const lateError = (deadlineMs: number): DroverError =>
   new DroverError('E_DEADLINE', 'the answer was not there in time', {
@@ -61,6 +64,8 @@ export class Engine {
   #waitingRows = 0
   #running: readonly Share[] = []
   #inFlight = 0
+  /** Milliseconds that short steps have taken since others had a turn. */
+  #taken = 0
   #loop: Promise<void> | undefined
   /** Ends the time for which calls are held. */
   #release: (() => void) | undefined
@@ -181,6 +186,7 @@ export class Engine {
   async #run(): Promise<void> {
     await Promise.resolve() // calls of one turn share their first step
     while (this.#waiting.length > 0) {
+      await this.#rest()
       await this.#step()
       await this.#hold()
     }
@@ -214,8 +220,9 @@ export class Engine {
   }
 
   async #attempt(shares: readonly Share[]): Promise<Scored | { error: unknown }> {
+    const merged = mergeParts(shares, this.#net.shape.denseFeatures)
     try {
-      const scored = await this.#net.run(mergeParts(shares, this.#net.shape.denseFeatures))
+      const scored = this.#here(merged) ?? (await this.#net.run(merged))
       this.#stats.step(
         shares.reduce((sum, { rows }) => sum + rows, 0),
         scored,
@@ -224,6 +231,21 @@ export class Engine {
     } catch (error) {
       return { error }
     }
+  }
+
+  /** Runs a short step on this thread. */
+  #here(merged: MergedRows): Scored | undefined {
+    const began = performance.now()
+    const scored = this.#net.tryRun(merged)
+    if (scored !== undefined) this.#taken += performance.now() - began
+    return scored
+  }
+
+  /** Callers that ask again as soon as they are answered must not keep timers and sockets waiting. */
+  async #rest(): Promise<void> {
+    if (this.#taken < turnMs) return
+    this.#taken = 0
+    await new Promise<void>((resolve) => setImmediate(resolve))
   }
 
   /** Rows of the next step. A request that does not fit goes behind the others, so that none waits for a long one. */

@@ -5,6 +5,7 @@ import type { Program } from '../program/program.js'
 import { bagStep, type Step } from '../program/step.js'
 import type { MergedRows } from './merge.js'
 import type { RequestShape } from './request.js'
+import { StepTime } from './step-time.js'
 
 /** What a step gave. */
 export interface Scored {
@@ -17,6 +18,9 @@ export interface Scored {
 /** A synchronous call waits so long (ms) before it looks again whether a step has ended. */
 const pollMs = 0.02
 
+/** Steps that will be over in this time (ms) run where they are asked for: waking a thread takes longer than they do. */
+const shortMs = 0.1
+
 const sleeper = new Int32Array(new SharedArrayBuffer(4))
 
 const isBusy = (error: unknown): boolean => error instanceof DroverError && error.code === 'E_BUSY'
@@ -27,15 +31,26 @@ export class Net {
   readonly #dense: number
   readonly #prob: number
   readonly #bounds: readonly [number, number] | undefined
+  /** Undefined where a row may have to come from a disk, so that no step is sure to be short. */
+  readonly #time: StepTime | undefined
   /** The step that was begun last and whose end JavaScript has not heard of yet. */
   #running: { rows: number; early?: Scored } | undefined
 
-  /** @param lossThreshold above 0: scores are clamped to [it, 1 - it]. */
-  constructor(program: Program, loaded: DeviceProgram, shape: RequestShape, lossThreshold: number) {
+  /**
+   * @param lossThreshold above 0: scores are clamped to [it, 1 - it]
+   * @param inMemory all tables are
+   */
+  constructor(
+    program: Program,
+    loaded: DeviceProgram,
+    shape: RequestShape,
+    { lossThreshold, inMemory }: { lossThreshold: number; inMemory: boolean },
+  ) {
     this.shape = shape
     this.#loaded = loaded
     this.#dense = program.outputs.get('dense') as number
     this.#prob = program.outputs.get('prob') as number
+    if (inMemory) this.#time = new StepTime(program)
     if (lossThreshold > 0) this.#bounds = [Math.fround(lossThreshold), Math.fround(1 - lossThreshold)]
   }
 
@@ -58,6 +73,24 @@ export class Net {
     if (this.#running !== undefined && this.#running.early === undefined)
       this.#running.early = this.#await(this.#running.rows)
     this.#loaded.runSync(this.#prepare(merged))
+    return this.#take(merged.rows)
+  }
+
+  /**
+   * Runs a short step on the caller's thread, if the pool's threads have nothing else to do; undefined, and nothing has
+   * run, otherwise. Throws what {@link run} rejects with.
+   */
+  tryRun(merged: MergedRows): Scored | undefined {
+    if (this.#time === undefined || this.#running !== undefined) return undefined
+    const lookups = merged.bags.reduce((sum, { indices }) => sum + indices.length, 0)
+    const predicted = this.#time.predict(merged.rows, lookups)
+    if (predicted > shortMs) {
+      this.#time.forget()
+      return undefined
+    }
+    const began = performance.now()
+    if (!this.#loaded.tryRunSync(this.#prepare(merged))) return undefined
+    this.#time.took(predicted, performance.now() - began)
     return this.#take(merged.rows)
   }
 

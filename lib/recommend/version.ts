@@ -120,7 +120,10 @@ const versionOf = (
     weighted: config.pooling !== 'max',
   }
   return {
-    net: new Net(program, loaded, shape, config.lossThreshold),
+    net: new Net(program, loaded, shape, {
+      lossThreshold: config.lossThreshold,
+      inMemory: tablePlacement === 'prepared',
+    }),
     info: {
       path: opened.path,
       architecture: config.architecture,

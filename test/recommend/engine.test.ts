@@ -57,6 +57,10 @@ class FakeNet implements Runner {
     return { scores, skipped: 0, clamped: 0 }
   }
 
+  tryRun(): undefined {
+    return undefined
+  }
+
   abort(): void {
     this.aborts++
     this.#fail?.(aborted('the step'))
