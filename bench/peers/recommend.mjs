@@ -22,22 +22,17 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { models, streamSamples, writeIndices, writeModel, writeRequests, writeTable } from './recommend-data.mjs'
 import {
-  bagMarkdown,
-  bagRows,
-  disagreements,
   engineNames,
   groupsOf,
-  judgeBags,
   keyOf,
   merge,
   missingCells,
-  modelMarkdown,
-  modelRows,
   rowBytesOf,
   subsets,
   tableRows,
   turnsOf,
 } from './recommend-plan.mjs'
+import { reportOf } from './recommend-tables.mjs'
 import { venvPython } from './venv.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
@@ -74,6 +69,9 @@ mkdirSync(folder, { recursive: true })
 const stateFile = `${options.out}.json`
 mkdirSync(dirname(stateFile), { recursive: true })
 const state = !given.fresh && existsSync(stateFile) ? JSON.parse(readFileSync(stateFile, 'utf8')) : { runs: {} }
+state.rows ??= rows
+if (state.rows !== rows)
+  throw new Error(`${stateFile} is about tables of ${state.rows} rows: give --fresh or another --out`)
 const save = (path, content) => {
   writeFileSync(`${path}.tmp`, content)
   renameSync(`${path}.tmp`, path)
@@ -209,55 +207,14 @@ for (let round = 0; round < rounds; round++) {
 }
 
 // ---- the tables: all that the state holds ----
-const wrong = disagreements(state.runs)
-if (wrong.length > 0)
-  throw new Error(`engines give different outputs, so that their times say nothing:\n${wrong.join('\n')}`)
-const versions = Object.fromEntries(
-  Object.values(state.runs).map(({ engine, version }) => [engine, `${engine} ${version}`]),
-)
-const bags = bagRows(state.runs)
-const whole = modelRows(state.runs)
-const judged = judgeBags(bags, isa)
-const mapped = { bags: bagRows(state.runs, 'drover-mapped'), models: modelRows(state.runs, 'drover-mapped') }
-const pagesOf = (engine) =>
-  [
-    ...new Set(
-      Object.values(state.runs)
-        .filter((one) => one.engine === engine && one.kind === 'bag')
-        .map(({ pages }) => pages),
-    ),
-  ].join(' or ')
-const { machine, commit } = state
-const section = (title, lines, { length }) => (length > 0 ? ['', `## ${title}`, '', ...lines] : [])
-const markdown = [
-  `${machine.cpu}, ${machine.cpus} CPUs, last cache ${(machine.l3Bytes / 2 ** 20).toFixed(0)} MiB, drover ${commit} (${isa}), Node ${machine.node}. ${rows} rows per table.`,
-  `Tables in pages of: ${Object.keys(versions)
-    .filter((engine) => pagesOf(engine))
-    .map((engine) => `${engine} ${pagesOf(engine)}`)
-    .join(', ')}.`,
-  "Ratio: the best peer's median time by drover's. Cold: other indices in every call; hot: the same call again and again.",
-  ...section(
-    'One thread, 64 elements, pooling 20 and more, batch 32 and more, cold',
-    [
-      '| table | to reach | least ratio | median | cells |',
-      '|---|---|---|---|---|',
-      ...judged.map(
-        (one) =>
-          `| ${one.format} | ${one.target} | ${one.worst.toFixed(2)} | ${one.median.toFixed(2)} | ${one.cells} |`,
-      ),
-    ],
-    judged,
-  ),
-  ...section('Embedding-bags', bagMarkdown(bags, versions), bags),
-  ...section('Embedding-bags, tables as the file is mapped', bagMarkdown(mapped.bags, versions), mapped.bags),
-  ...section('Whole models', modelMarkdown(whole, versions), whole),
-  ...section('Whole models, tables as the file is mapped', modelMarkdown(mapped.models, versions), mapped.models),
-]
-state.tables = { bags, models: whole, judged, mapped }
+const { tables, markdown } = reportOf(state, rows)
+state.tables = tables
 saveState()
 save(`${options.out}.md`, `${markdown.join('\n')}\n`)
 console.log(markdown.join('\n'))
+const { bags } = tables
 if (bags.length > 0)
   mustRun(process.execPath, ['--import', 'tsx', join(root, 'bench', 'recommend-chart.ts'), stateFile])
-const least = [...bags, ...whole].reduce((a, b) => (b.ratio < (a?.ratio ?? Infinity) ? b : a), undefined)
-console.log(`\n${bags.length + whole.length} cells, worst ratio ${least?.ratio.toFixed(2)}; saved ${stateFile}`)
+const cells = [...bags, ...tables.models]
+const worst = Math.min(...cells.map(({ ratio }) => ratio))
+console.log(`\n${cells.length} cells, worst ratio ${worst.toFixed(2)}; saved ${stateFile}`)

@@ -43,12 +43,21 @@ interface Plan {
   turnsOf(group: Group, engines: string[], round: number): string[]
   missingCells(runs: Runs, group: Group, engine: string, round: number): string[]
   merge(known: object | undefined, group: Group, engine: string, round: number, result: object): object
+}
+interface Tables {
   disagreements(runs: Runs): string[]
   bagRows(runs: Runs, ours?: string): Row[]
   modelRows(runs: Runs, ours?: string): ModelRow[]
-  judgeBags(rows: Row[], isa: string): { format: string; target: number; worst: number; cells: number }[]
+  judgeBags(
+    rows: Row[],
+    isa: string,
+  ): { format: string; target: number; least: number; plain: { least?: number }; cells: number }[]
   bagMarkdown(rows: Row[], versions: Record<string, string>): string[]
   modelMarkdown(rows: ModelRow[], versions: Record<string, string>): string[]
+  reportOf(
+    state: { runs: Runs; machine: object; commit: string },
+    rows: number,
+  ): { tables: { bags: Row[]; models: ModelRow[] }; markdown: string[] }
 }
 interface Data {
   models: Record<string, object>
@@ -60,6 +69,7 @@ interface Data {
 const folder = join(root, 'bench', 'peers')
 const load = async <T>(name: string): Promise<T> => (await import(join(folder, name))) as T
 const plan = (): Promise<Plan> => load('recommend-plan.mjs')
+const tables = (): Promise<Tables> => load('recommend-tables.mjs')
 const data = (): Promise<Data> => load('recommend-data.mjs')
 
 const bag: Group = { kind: 'bag', dim: 64, format: 'int8', threads: 1, cells: [] }
@@ -126,7 +136,7 @@ const gather = (rowsPerSecond: number) => ({
 })
 
 test('a ratio is beside the best peer of its round, the share beside the best gather loop', async () => {
-  const { bagRows, bagMarkdown } = await plan()
+  const { bagRows, bagMarkdown } = await tables()
   const runs = {
     a: bagRun('drover', 4e-6),
     b: bagRun('torch', 1e-5),
@@ -148,7 +158,7 @@ test('a ratio is beside the best peer of its round, the share beside the best ga
 })
 
 test('a ceiling that any kernel passes is void, a peer included; where caches help there is none', async () => {
-  const { bagRows, bagMarkdown } = await plan()
+  const { bagRows, bagMarkdown } = await tables()
   const [passed] = bagRows({ a: bagRun('drover', 4e-6), b: bagRun('torch', 1e-5), d: gather(150e6) }) as [Row]
   assert.is(passed.isVoid, true)
   assert.match(bagMarkdown([passed], {})[2] as string, /ceiling void/)
@@ -163,7 +173,7 @@ test('a ceiling that any kernel passes is void, a peer included; where caches he
 })
 
 test('the median over rounds; a round that lacks a side does not count', async () => {
-  const { bagRows } = await plan()
+  const { bagRows } = await tables()
   const times = [
     [1, 2],
     [1, 5],
@@ -180,7 +190,7 @@ test('the median over rounds; a round that lacks a side does not count', async (
 })
 
 test('outputs that differ are told, rounding is not', async () => {
-  const { disagreements } = await plan()
+  const { disagreements } = await tables()
   const with_ = (engine: string, check: number) => bagRun(engine, 1, { results: { [cell]: { seconds: 1, check } } })
   assert.equal(disagreements({ a: with_('drover', 1), b: with_('torch', 1.0005) }), [])
   const wrong = disagreements({ a: with_('drover', 1), b: with_('torch', 1.01), c: with_('fbgemm', Number.NaN) })
@@ -189,7 +199,7 @@ test('outputs that differ are told, rounding is not', async () => {
 })
 
 test('what is judged is the least ratio of the cells that a target speaks of', async () => {
-  const { judgeBags } = await plan()
+  const { judgeBags } = await tables()
   const row = (pooling: number, ratio: number, more: object = {}): Row =>
     ({
       ...{ dim: 64, format: 'int8', threads: 1, batch: 32, distribution: 'uniform', cache: 'cold', pooling, ratio },
@@ -197,12 +207,12 @@ test('what is judged is the least ratio of the cells that a target speaks of', a
     }) as Row
   const rows = [row(20, 3), row(80, 2.6), row(1, 1.1), row(20, 1, { threads: 2 }), row(20, 1, { cache: 'hot' })]
   const [judged] = judgeBags(rows, 'avx512')
-  assert.equal([judged?.format, judged?.target, judged?.worst, judged?.cells], ['int8', 2.5, 2.6, 2])
+  assert.equal([judged?.format, judged?.target, judged?.least, judged?.cells], ['int8', 2.5, 2.6, 2])
   assert.is(judgeBags(rows, 'avx2')[0]?.target, 1.8)
 })
 
 test('a peer counts with the number of threads that suits it best, up to ours', async () => {
-  const { bagRows } = await plan()
+  const { bagRows } = await tables()
   const runs = {
     a: bagRun('drover', 1, { threads: 1 }),
     b: bagRun('torch', 2, { threads: 1 }),
@@ -219,7 +229,7 @@ test('a peer counts with the number of threads that suits it best, up to ours', 
 })
 
 test('whole models: samples per second and latency beside every peer', async () => {
-  const { modelRows, modelMarkdown } = await plan()
+  const { modelRows, modelMarkdown } = await tables()
   const run = (engine: string, format: string, seconds: number, more: object = {}) => ({
     ...{ kind: 'model', model: 'dlrm', format, threads: 2, engine, round: 0 },
     results: { '128': { seconds, p99: seconds, check: 0.5, ...more } },
@@ -244,6 +254,27 @@ test('whole models: samples per second and latency beside every peer', async () 
   assert.match(first, /\| dlrm \| f32 \| 2 \| 128 \| 100 \| 100 \| 90\.0 \| 1280000 \| 500 \| 500 \| \*\*5\.00\*\*/)
   assert.match(head, /torch 2 p50/)
   for (const line of [first, second]) assert.is(line.split('|').length, head.split('|').length)
+})
+
+test('the report says what stood beside what; nothing is compared when outputs differ', async () => {
+  const { reportOf } = await tables()
+  const machine = { cpu: 'A CPU', cpus: 2, isa: 'avx512', l3Bytes: 2 ** 25, node: 'v20' }
+  const runs = {
+    a: bagRun('drover', 4e-6, { pages: '2 MiB', version: '1' }),
+    b: bagRun('torch', 1e-5, { pages: '2 MiB', version: '2' }),
+    c: bagRun('torch-plain', 2e-5, { pages: '4 KiB', version: '2' }),
+    d: gather(200e6),
+  }
+  const { markdown } = reportOf({ runs, machine, commit: 'abc' }, 4_000_000)
+  const text = markdown.join('\n')
+  assert.match(text, /drover 2 MiB, torch 2 MiB, torch-plain 4 KiB\./)
+  assert.match(text, /^\| int8 \| 2\.5 \| 2\.50 \| 2\.50 \| 5\.00 \| 5\.00 \| 80 \| 80 \| 1 \|$/m)
+  assert.not.match(text, /undefined|NaN|Whole models/)
+  const results = { [cell]: { seconds: 1, p99: 1, check: 2 } }
+  assert.throws(
+    () => reportOf({ runs: { ...runs, b: bagRun('torch', 1, { results }) }, machine, commit: 'abc' }, 1),
+    /engines give different outputs/,
+  )
 })
 
 test('indices lie in their table, uniform ones everywhere, those of Zipf on few rows', async () => {
