@@ -6,7 +6,9 @@
 //       [--precisions f32,int8] [--modelBatches 1,128,2048] [--threads 1,2] [--rounds 3] [--milliseconds 250]
 //       [--engines drover,drover-mapped,torch,torch-plain,fbgemm,onnxruntime] [--rows 4000000] [--out bench/results/recommend] [--fresh]
 //
-// cold: every call has other indices, of a stream of 4M; hot: the same call again and again. A ratio is the median over
+// cold: every call has other indices, of a stream of 4M; hot: the same call again and again. drover runs a program of one
+// op, whose output stays with it as a model's does; "with outputs read" copies it into an array, as PreparedTables of
+// drover/kernels do. A ratio is the median over
 // rounds of the best peer's median time by drover's. PyTorch gets huge pages for its tables (THP_MEM_ALLOC_ENABLE), which
 // is better for it (torch-plain is without); results tell of all sides' pages. The gather rate is that of a plain loop with one load per cache
 // line over rows of the same layout and stream, probed before every process; the best probe counts.
