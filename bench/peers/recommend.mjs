@@ -4,14 +4,15 @@
 //   npm run bench:peers -- recommend [--subset twenty] [--formats f32,f16,int8,int4] [--dims 64,128] [--batches 1,32,256,2048]
 //       [--poolings 1,20,80] [--distributions uniform,zipf] [--caches cold,hot] [--models dlrm,dlrm-cached,dcnv2]
 //       [--precisions f32,int8] [--modelBatches 1,128,2048] [--threads 1,2] [--rounds 3] [--milliseconds 250]
-//       [--engines drover,drover-mapped,torch,torch-plain,fbgemm,onnxruntime] [--rows 4000000] [--out bench/results/recommend] [--fresh]
+//       [--engines drover,drover-mapped,torch,torch-plain,fbgemm,onnxruntime] [--rows 4000000]
+//       [--out bench/results/recommend] [--fresh]
 //
 // cold: every call has other indices, of a stream of 4M; hot: the same call again and again. drover runs a program of one
 // op, whose output stays with it as a model's does; "with outputs read" copies it into an array, as PreparedTables of
-// drover/kernels do. A ratio is the median over
-// rounds of the best peer's median time by drover's. PyTorch gets huge pages for its tables (THP_MEM_ALLOC_ENABLE), which
-// is better for it (torch-plain is without); results tell of all sides' pages. The gather rate is that of a plain loop with one load per cache
-// line over rows of the same layout and stream, probed before every process; the best probe counts.
+// drover/kernels do. A ratio is the median over rounds of the best peer's median time by drover's. PyTorch gets huge pages
+// for its tables (THP_MEM_ALLOC_ENABLE), which is better for it (torch-plain is without); results tell of all sides'
+// pages. The gather rate is that of a plain loop with one load per cache line over rows of the same layout and stream,
+// probed before every process; the best probe counts.
 //
 // Every finished process is saved at once: stop it when you like, the same command goes on where it stopped, and other
 // subsets add to the same tables. Tables and models of the run lie in bench/peers/models, one at a time.
