@@ -233,13 +233,13 @@ drover_code load_program(drover_program& p, const drover_load_options& options, 
   const uint64_t prepared = in_file ? staging : job.prepared_bytes;
   const uint64_t kv = p.kv_page_bytes * p.kv_pages, scratch = p.scratch_stride * p.threads;
   const uint64_t tables = job.tables.bytes();
-  const uint64_t total = p.arena_bytes + kv + prepared + scratch + tables;
+  const uint64_t total = p.arena_bytes + kv + prepared + scratch + tables + owned_table_bytes(p);
   if (options.memory_budget != 0 && total > options.memory_budget) {
     return fail(error, DROVER_MEMORY, -1, static_cast<int64_t>(total), static_cast<int64_t>(options.memory_budget),
                 "needs %llu bytes (activations %llu, KV cache %llu, weights %llu, tables %llu, scratch %llu)",
                 static_cast<unsigned long long>(total), static_cast<unsigned long long>(p.arena_bytes),
                 static_cast<unsigned long long>(kv), static_cast<unsigned long long>(prepared),
-                static_cast<unsigned long long>(tables),
+                static_cast<unsigned long long>(tables + owned_table_bytes(p)),
                 static_cast<unsigned long long>(scratch));
   }
   if (!p.activations.allocate(p.arena_bytes) || !p.kv.allocate(kv) || !job.staging.allocate(staging) ||

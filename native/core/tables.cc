@@ -19,7 +19,10 @@ bool same_rows(const Weight& a, const Weight& b) {
   return a.file == b.file && a.rows == b.rows && a.stride == b.stride && row_bytes(a.dtype, a.cols) == row_bytes(b.dtype, b.cols);
 }
 
-bool is_copied(const Weight& w) { return (w.flags & kCopy) != 0; }
+// What is not a file lies in memory of ours, on huge pages, already.
+bool is_copied(const drover_program& p, const Weight& w) {
+  return (w.flags & kCopy) != 0 && p.regions[w.region]->mapped;
+}
 
 }  // namespace
 
@@ -27,9 +30,9 @@ void TableCopies::plan(const drover_program& program) {
   const std::vector<Weight>& weights = program.weights;
   places_.assign(weights.size(), {0, false});
   for (uint32_t i = 0; i < weights.size(); i++) {
-    if (!is_copied(weights[i])) continue;
+    if (!is_copied(program, weights[i])) continue;
     uint32_t known = 0;
-    while (!(is_copied(weights[known]) && same_rows(weights[known], weights[i]))) known++;
+    while (!(is_copied(program, weights[known]) && same_rows(weights[known], weights[i]))) known++;
     if (known < i) {
       places_[i].offset = places_[known].offset;
       continue;
@@ -57,8 +60,8 @@ void place_tables(drover_program& p, const TableCopies& copies) {
     const bool first = (w.flags & kParametersFirst) != 0;
     const uint32_t bytes = static_cast<uint32_t>(row_bytes(w.dtype, w.cols)), parameters = parameter_bytes(w.dtype);
     BagTable& table = p.bag_tables[i];
-    table.rows = is_copied(w) ? p.tables.data() + copies.offset(i) : w.file;
-    table.end = is_copied(w) ? p.tables.data() + copies.bytes() : region.data + region.bytes;
+    table.rows = is_copied(p, w) ? p.tables.data() + copies.offset(i) : w.file;
+    table.end = is_copied(p, w) ? p.tables.data() + copies.bytes() : region.data + region.bytes;
     table.stride = w.stride;
     table.dtype = w.dtype;
     table.dim = w.cols;
@@ -76,6 +79,14 @@ void place_tables(drover_program& p, const TableCopies& copies) {
       input.has_max = input.has_max || static_cast<Pooling>(op.argument[4]) == Pooling::kMax;
     }
   }
+}
+
+uint64_t owned_table_bytes(const drover_program& p) {
+  uint64_t bytes = 0;
+  for (const Weight& w : p.weights) {
+    if ((w.flags & kTable) != 0 && !p.regions[w.region]->mapped) bytes += table_bytes(w);
+  }
+  return bytes;
 }
 
 uint64_t resident_table_bytes(const drover_program& p) {

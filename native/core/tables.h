@@ -30,6 +30,8 @@ class TableCopies {
 void copy_rows(drover_program& program, const TableCopies& copies, uint32_t weight, uint32_t begin, uint32_t end);
 // Once all rows are in place: fills the program's tables and what its bag inputs must be.
 void place_tables(drover_program& program, const TableCopies& copies);
+// Bytes of tables that lie in memory of ours, without a copy.
+uint64_t owned_table_bytes(const drover_program& program);
 // Bytes of tables read from mapped files that are in memory.
 uint64_t resident_table_bytes(const drover_program& program);
 

@@ -48,7 +48,7 @@ void decode_rowwise(DType dtype, const uint8_t* row, uint32_t cols, bool paramet
   const uint32_t bits = code_bits(dtype), in_byte = elements_of(dtype), mask = (1u << bits) - 1;
   for (uint32_t i = 0; i < cols; i++) {
     const uint32_t code = codes[i / in_byte] >> (i % in_byte * bits) & mask;
-    out[i] = __builtin_fmaf(p.scale, static_cast<float>(code), p.bias);
+    out[i] = p.scale * static_cast<float>(code) + p.bias;
   }
 }
 

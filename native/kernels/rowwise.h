@@ -19,7 +19,7 @@ inline constexpr bool is_table_dtype(DType dtype) {
   return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16 || is_rowwise(dtype);
 }
 
-// Decodes a row [cols] to f32: fma(scale, code, bias).
+// Decodes a row [cols] to f32: scale * code, rounded, + bias, rounded.
 void decode_rowwise(DType dtype, const uint8_t* row, uint32_t cols, bool parameters_first, float* out);
 // Whether scale and bias are finite.
 bool rowwise_is_finite(DType dtype, const uint8_t* row, uint32_t cols, bool parameters_first);

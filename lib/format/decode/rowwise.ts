@@ -4,7 +4,7 @@ import { halfToFloat } from './scalar.js'
 
 const bits = { i8_rowwise: 8, i8h_rowwise: 8, i4_rowwise: 4, i2_rowwise: 2 }
 
-/** scale · code + bias, rounded once, for `cols` codes of a row. */
+/** scale · code + bias, both rounded, for `cols` codes of a row. */
 export const decodeRowwise = (
   dtype: RowwiseDType,
   row: Uint8Array,
@@ -23,6 +23,6 @@ export const decodeRowwise = (
   for (let i = 0; i < cols; i++) {
     const bit = i * width
     const code = (view.getUint8(codes + Math.floor(bit / 8)) >> (bit % 8)) & (2 ** width - 1)
-    out[i] = scale * code + bias
+    out[i] = Math.fround(scale * code) + bias
   }
 }
