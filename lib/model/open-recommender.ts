@@ -1,13 +1,13 @@
 /** Opens the folder of a recommender: config, tables, weights. Nothing is loaded yet. */
 import { DroverError } from '../errors.js'
 import { type ConfigRecord, readHuggingFace } from '../format/config.js'
-import type { ReadOptions, TensorSource } from '../format/file.js'
+import { isFolder, type ReadOptions, type TensorSource } from '../format/file.js'
 import { type QuantizedSource, quantizedSource } from '../format/quantization.js'
 import { readSafetensors } from '../format/safetensors.js'
 import type { DeviceLayout, Program, RegionSource } from '../program/program.js'
 import { elementCount, type TensorInfo } from '../tensor.js'
 import { buildRecommender, layerNames, type RecommenderProgramOptions } from './dlrm.js'
-import { type RecommenderConfig, recommenderConfig } from './dlrm-config.js'
+import { isRecommender, type RecommenderConfig, recommenderConfig } from './dlrm-config.js'
 import { checkFormatNames, formatFor, type StoredTable, storedTable, type TableFormat, tableFormats } from './tables.js'
 import { weightsOf } from './weights.js'
 
@@ -103,9 +103,24 @@ export const summaryOf = (
   return { parameters, weightTypes: [...bytesByType].sort((a, b) => b[1] - a[1]).map(([type]) => type) }
 }
 
+/** Whether a path is the folder of a recommender. What is no folder, or cannot be read, is left to those who say why. */
+export const isRecommenderFolder = async (path: string): Promise<boolean> =>
+  (await isFolder(path)) &&
+  readHuggingFace(path).then(
+    ({ config }) => isRecommender(config),
+    () => false,
+  )
+
 /** Opens a folder with config.json and safetensors. Throws E_IO, E_FORMAT, E_UNSUPPORTED or E_ABORTED. */
-export const openRecommender = async (path: string, options: ReadOptions = {}): Promise<OpenedRecommender> => {
-  const { config: record } = await readHuggingFace(path, options)
+export const openRecommender = async (path: string, options: ReadOptions = {}): Promise<OpenedRecommender> =>
+  openRecommenderAs((await readHuggingFace(path, options)).config, path, options)
+
+/** The same with another config than the folder's. */
+export const openRecommenderAs = async (
+  record: ConfigRecord,
+  path: string,
+  options: ReadOptions = {},
+): Promise<OpenedRecommender> => {
   recommenderConfig(record, () => false) // refuses another architecture before its weights are looked for
   const source = await readSafetensors(path, options)
   const config = recommenderConfig(record, (name) => source.tensors.has(name))

@@ -1,22 +1,12 @@
 /** `drover inspect` of a recommender: its tables, its layers, and what they take in memory. */
 import { cpuDevice } from '../../device/cpu.js'
-import { readHuggingFace } from '../../format/config.js'
-import { isFolder } from '../../format/file.js'
-import { isRecommender, type RecommenderConfig } from '../../model/dlrm-config.js'
+import type { RecommenderConfig } from '../../model/dlrm-config.js'
 import { type OpenedRecommender, openRecommender, programOf } from '../../model/open-recommender.js'
 import { disassemble } from '../../program/disassemble.js'
 import { planProgram } from '../../program/plan.js'
 import { defaults } from '../../recommend/options.js'
 import type { Arguments } from '../command.js'
 import { bytes, count, json, line, table } from '../output.js'
-
-/** What is no folder, or cannot be read, is left to those who say why. */
-export const isRecommenderFolder = async (path: string): Promise<boolean> =>
-  (await isFolder(path)) &&
-  readHuggingFace(path).then(
-    ({ config }) => isRecommender(config),
-    () => false,
-  )
 
 const shapeOf = (config: RecommenderConfig): Record<string, unknown> => {
   const { file: _, tables, ...rest } = config
