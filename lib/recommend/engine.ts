@@ -4,7 +4,7 @@
  * whatever they are merged with.
  */
 import { aborted, DroverError } from '../errors.js'
-import { findIndexError, type MergedRows, mergeParts, type Part } from './merge.js'
+import { findIndexError, lookupsOf, type MergedRows, mergeParts, type Part } from './merge.js'
 import type { Net, Scored } from './net.js'
 import type { OwnRequest } from './request.js'
 import type { Stats } from './stats.js'
@@ -44,6 +44,16 @@ interface Share extends Part {
 
 /** So long (ms) short steps may keep the thread before whatever else waits for it gets its turn. */
 const turnMs = 0.5
+
+/** A step looks up not much more: copying indices for it keeps the thread, as does everything else of a step. */
+const mostLookups = 2 ** 19
+
+/** The part with as many rows as have at most so many lookups; at least one row. */
+const bounded = (part: Part, most: number): Part => {
+  let { rows } = part
+  while (rows > 1 && lookupsOf({ ...part, rows }) > most) rows = Math.ceil(rows / 2)
+  return { ...part, rows }
+}
 
 /** What the engine needs of a loaded version. */
 export type Runner = Pick<Net, 'shape' | 'run' | 'tryRun' | 'runSync' | 'abort'>
@@ -140,14 +150,15 @@ export class Engine {
     const { maxBatch } = this.#limits
     const { batch } = request
     const { denseFeatures } = this.#net.shape
-    const all = batch <= maxBatch ? undefined : new Float32Array(batch)
-    for (let from = 0; from < batch; from += maxBatch) {
-      const part = { request, from, rows: Math.min(maxBatch, batch - from) }
+    const all = new Float32Array(batch)
+    for (let from = 0; from < batch; ) {
+      const part = bounded({ request, from, rows: Math.min(maxBatch, batch - from) }, mostLookups)
       const scored = this.#scoreSync(part, denseFeatures)
-      if (all === undefined) return scored
+      if (part.rows === batch) return scored
       all.set(scored, from)
+      from += part.rows
     }
-    return all ?? new Float32Array(0)
+    return all
   }
 
   #scoreSync(part: Part, features: number): Float32Array {
@@ -251,9 +262,11 @@ export class Engine {
   /** Rows of the next step. A request that does not fit goes behind the others, so that none waits for a long one. */
   #take(): Share[] {
     const shares: Share[] = []
-    let room = this.#limits.maxBatch
+    const { maxBatch } = this.#limits
+    let room = maxBatch
+    let lookups = 0
     const now = performance.now()
-    while (room > 0) {
+    while (room > 0 && lookups < mostLookups) {
       const call = this.#waiting.shift()
       if (call === undefined) break
       const from = call.taken
@@ -264,13 +277,17 @@ export class Engine {
         call.settle(lateError(call.deadlineMs))
         continue
       }
-      const rows = Math.min(room, left)
-      shares.push({ call, request: call.request, from, rows })
+      const part = bounded({ request: call.request, from, rows: Math.min(room, left) }, mostLookups - lookups)
+      const { rows } = part
+      lookups += lookupsOf(part)
+      shares.push({ call, ...part })
       call.taken += rows
       room -= rows
-      if (rows < left) this.#waiting.push(call)
+      if (rows === left) continue
+      this.#waiting.push(call)
+      break // a call has one part of a step
     }
-    this.#waitingRows -= this.#limits.maxBatch - room
+    this.#waitingRows -= maxBatch - room
     return shares
   }
 

@@ -9,6 +9,10 @@ export interface Part {
   readonly rows: number
 }
 
+/** Indices that a part looks up. */
+export const lookupsOf = ({ request, from, rows }: Part): number =>
+  request.bags.reduce((sum, { offsets }) => sum + (offsets[from + rows] as number) - (offsets[from] as number), 0)
+
 /** Inputs of one step. */
 export interface MergedRows {
   readonly rows: number

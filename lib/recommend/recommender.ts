@@ -39,7 +39,7 @@ export class Recommender implements AsyncDisposable {
   #current: Active
   /** Versions that still answer calls made before they were exchanged. */
   readonly #retiring = new Set<Active>()
-  #swapping: AbortController | undefined
+  #swapping: { readonly stop: AbortController; readonly done: Promise<void> } | undefined
   #closing: Promise<void> | undefined
 
   /** @internal use {@link loadRecommender} */
@@ -82,27 +82,33 @@ export class Recommender implements AsyncDisposable {
     const { signal, onProgress } = checkedSwapOptions(input)
     if (this.#swapping !== undefined) throw new DroverError('E_BUSY', 'another version is being loaded')
     const stop = new AbortController()
-    this.#swapping = stop
+    const done = this.#exchange(path, {
+      ...this.#options,
+      onProgress,
+      signal: signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal]),
+    }).finally(() => {
+      this.#swapping = undefined
+    })
+    this.#swapping = { stop, done }
+    return done
+  }
+
+  async #exchange(path: string, options: RecommenderOptions): Promise<void> {
+    const { memoryBudget } = options
     try {
-      const { memoryBudget } = this.#options
       const version = await loadVersion(path, {
-        ...this.#options,
+        ...options,
         ...(memoryBudget === undefined ? {} : { memoryBudget: this.#left(memoryBudget) }),
-        onProgress,
-        signal: signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal]),
       })
-      if (this.#closing !== undefined) {
-        await version.net.close()
-        throw closedError()
-      }
+      if (this.#closing !== undefined) await version.net.close()
+      this.#check()
       const old = this.#current
       this.#current = this.#activate(version)
       this.#stats.swapped()
       this.#retire(old)
     } catch (error) {
-      throw this.#closing === undefined ? error : closedError()
-    } finally {
-      this.#swapping = undefined
+      this.#check()
+      throw error
     }
   }
 
@@ -132,7 +138,8 @@ export class Recommender implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    this.#swapping?.abort()
+    const swap = this.#swapping
+    swap?.stop.abort()
     const error = new DroverError('E_CLOSED', 'the recommender was closed while this was running')
     await Promise.all(
       this.#versions().map(async ({ engine, net }) => {
@@ -140,6 +147,7 @@ export class Recommender implements AsyncDisposable {
         await net.close()
       }),
     )
+    await swap?.done.catch(() => {}) // its caller hears of it
   }
 
   #activate(version: Version): Active {

@@ -167,6 +167,30 @@ test('a request larger than a step is cut, and lets others in between', async ()
   )
 })
 
+test('steps with very many lookups have fewer rows', async () => {
+  const net = new FakeNet()
+  const { engine } = engineOf(net)
+  const each = 300_000
+  const long: OwnRequest = {
+    ...rowsFrom(0, 4),
+    bags: [
+      {
+        indices: new Int32Array(4 * each).fill(1),
+        offsets: Int32Array.from({ length: 5 }, (_, i) => i * each),
+        weights: undefined,
+      },
+    ],
+  }
+  const [scores, short] = await Promise.all([engine.score(long, {}), engine.score(rowsFrom(7, 2), {})])
+  assert.equal(
+    [...scores],
+    [0, 1, 2, 3].map((i) => i + each),
+  )
+  assert.equal([...short], scoresFrom(7, 2))
+  assert.ok(net.steps.every(({ bags }) => (bags[0]?.indices.length ?? 0) <= 2 ** 19))
+  assert.equal([...engine.scoreSync(long)], [...scores])
+})
+
 test('weights: calls without them count as weights of 1 beside calls with them', async () => {
   const net = new FakeNet()
   const { engine } = engineOf(net)
