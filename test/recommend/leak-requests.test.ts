@@ -131,8 +131,8 @@ test('a hundred exchanges of versions under load leave memory flat', () =>
     }
     assert.equal(recommender.stats().failed, {})
     const growth = median(sizes.slice(-5)) - median(sizes.slice(8, 13))
-    // A version takes 7.7 MB: one that stayed would be seen.
-    assert.ok(growth < 2, `${growth.toFixed(2)} MB: ${sizes.map((size) => size.toFixed(1)).join(' ')}`)
+    // A version takes 7.7 MB: one that stayed would be seen. Heap and allocator come and go by 3 MB.
+    assert.ok(growth < 5, `${growth.toFixed(2)} MB: ${sizes.map((size) => size.toFixed(1)).join(' ')}`)
   }))
 
 test.run()
