@@ -45,6 +45,14 @@ const storedLayerFormat = ({ source, scales }: QuantizedSource, module: string):
   return layerFormats.find((format) => format === info?.dtype)
 }
 
+/** An entry that nobody reads would be believed to have an effect. */
+const checkQuantization = (record: ConfigRecord): void => {
+  const quantization = record.record('quantization')
+  for (const key of quantization?.values.keys() ?? []) {
+    if (key !== 'tables' && key !== 'layers') throw quantization?.refuse(key, 'tables and layers', key)
+  }
+}
+
 const layerConversions = (
   record: ConfigRecord,
   config: RecommenderConfig,
@@ -96,7 +104,7 @@ export const summaryOf = (
   let parameters = 0
   for (const { name, dtype, shape, bytes } of source.tensors.values()) {
     const table = places.get(name)
-    const type = table?.format ?? dtype
+    const type = table?.format ?? (dtype === 'i8' ? 'int8' : dtype)
     parameters += table === undefined ? elementCount(shape) : table.rows * table.cols
     bytesByType.set(type, (bytesByType.get(type) ?? 0) + (table?.bytes ?? bytes))
   }
@@ -122,6 +130,7 @@ export const openRecommenderAs = async (
   options: ReadOptions = {},
 ): Promise<OpenedRecommender> => {
   recommenderConfig(record, () => false) // refuses another architecture before its weights are looked for
+  checkQuantization(record)
   const source = await readSafetensors(path, options)
   const config = recommenderConfig(record, (name) => source.tensors.has(name))
   const weights = quantizedSource(source, { method: 'compressed-tensors', dtype: 'i8' })

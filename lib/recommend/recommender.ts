@@ -65,7 +65,10 @@ export class Recommender implements AsyncDisposable {
     return call
   }
 
-  /** The same on the caller's thread, for requests shorter than a thread hop. Throws E_ARGUMENT, E_SHAPE, E_RANGE, E_CLOSED. */
+  /**
+   * The same on the caller's thread, for requests shorter than a thread hop; waits for what the device's threads are doing.
+   * Throws E_ARGUMENT, E_SHAPE, E_RANGE, E_CLOSED.
+   */
   scoreSync(request: ScoreRequest): Float32Array {
     const { engine, net } = this.#active()
     return this.#counting(() => engine.scoreSync(copyRequest(request, net.shape)))
@@ -121,8 +124,10 @@ export class Recommender implements AsyncDisposable {
   memoryUsage(): Record<string, number> {
     this.#check()
     const total: Record<string, number> = {}
-    for (const { net } of this.#versions()) {
-      for (const [name, bytes] of Object.entries(net.memoryUsage())) total[name] = (total[name] ?? 0) + bytes
+    for (const { net, converted } of this.#versions()) {
+      for (const [name, bytes] of Object.entries({ ...net.memoryUsage(), converted })) {
+        total[name] = (total[name] ?? 0) + bytes
+      }
     }
     return total
   }

@@ -2,7 +2,7 @@
 import { cpu, cpuDevice } from '../device/cpu.js'
 import type { DeviceProgram } from '../device/device.js'
 import { DroverError, throwIfAborted } from '../errors.js'
-import { type OpenedRecommender, openRecommender, programOf } from '../model/open-recommender.js'
+import { type OpenedRecommender, openRecommender, programOf, summaryOf } from '../model/open-recommender.js'
 import type { IndexPolicy } from '../program/bags.js'
 import { planProgram } from '../program/plan.js'
 import type { Program } from '../program/program.js'
@@ -47,6 +47,8 @@ export interface TableInfo {
 /** A version in use. */
 export interface Version {
   readonly net: Net
+  /** Bytes of tables and layers that were converted while loading; they stay beside what is computed with. */
+  readonly converted: number
   readonly info: Omit<RecommenderInfo, 'residentBytes'>
 }
 
@@ -100,7 +102,7 @@ export const loadVersion = async (path: string, options: RecommenderOptions): Pr
     ...(signal === undefined ? {} : { signal }),
     ...(onProgress === undefined ? {} : { onProgress: share(0.2, 1, onProgress, 'preparing tables and weights') }),
   })
-  return versionOf({ ...opened, ...parts }, program, loaded, placement, indices, options)
+  return { ...versionOf({ ...opened, ...parts }, program, loaded, placement, indices, options), converted: memory }
 }
 
 const versionOf = (
@@ -110,7 +112,7 @@ const versionOf = (
   tablePlacement: 'prepared' | 'mapped',
   policy: IndexPolicy,
   { threads }: RecommenderOptions,
-): Version => {
+): Omit<Version, 'converted'> => {
   const { config, tables } = opened
   const machine = cpu()
   const shape = {
@@ -127,8 +129,7 @@ const versionOf = (
     info: {
       path: opened.path,
       architecture: config.architecture,
-      parameters: opened.parameters,
-      weightTypes: opened.weightTypes,
+      ...summaryOf(config, opened),
       denseFeatures: config.denseFeatures,
       tables: tables.map(({ name, rows, cols, format, bytes }) => ({ name, rows, dim: cols, format, bytes })),
       pooling: config.pooling,

@@ -197,6 +197,7 @@ test('tensors that do not fit the config are refused by name', async () => {
 
 test('quantization: what is named must be there, and be what it is named', async () => {
   const cases: [string, Config, ((tensors: Map<string, Tensor>) => void)?][] = [
+    ['quantization.table', { table: 'int8' }],
     ['quantization.tables', { tables: 'int3' }],
     ['quantization.tables.default', { tables: { default: 8 } }],
     ['quantization.tables.emb_l.2', { tables: { 'emb_l.2': 'int8' } }],

@@ -201,6 +201,24 @@ test('info', () =>
     assert.equal(info.tables[1], { name: 'emb_l.1', rows: 100, dim: 12, format: 'f32', bytes: 4800 })
   }))
 
+test('what is converted while loading is told, and counts', () =>
+  withTiny(
+    { ...tiny, changes: { quantization: { tables: { default: 'int8', 0: 'f32' }, layers: 'int8' } } },
+    async (folder) => {
+      await using recommender = await loadRecommender(folder)
+      const { tables, weightTypes } = recommender.info
+      assert.equal(weightTypes, ['int8', 'f32'])
+      assert.equal(
+        tables.map(({ format }) => format),
+        ['f32', 'int8', 'int8', 'int8'],
+      )
+      const rows = 100 + 1000 + 20000
+      assert.is(tables[3]?.bytes, 20000 * 20)
+      assert.ok((recommender.memoryUsage()['converted'] ?? 0) >= rows * 20)
+      await isRefused('E_MEMORY', loadRecommender(folder, { memoryBudget: rows * 20 }))
+    },
+  ))
+
 test('loss_threshold clamps probabilities', () =>
   withRecommender(
     {},
