@@ -150,16 +150,15 @@ void load_apart(LoadMessage* message) {
 }  // namespace
 
 Napi::Function Program::define(Napi::Env env) {
-  return DefineClass(env, "Program",
-                     {InstanceMethod<&Program::run>("run"), InstanceMethod<&Program::run_sync>("runSync"),
-                      InstanceMethod<&Program::try_run_sync>("tryRunSync"),
-                      InstanceMethod<&Program::abort>("abort"), InstanceMethod<&Program::read>("read"),
-                      InstanceMethod<&Program::write>("write"), InstanceMethod<&Program::read_kv>("readKv"),
-                      InstanceMethod<&Program::copy_page>("copyPage"), InstanceMethod<&Program::profile>("profile"),
-                      InstanceMethod<&Program::threads>("threads"), InstanceMethod<&Program::memory>("memory"),
-                      InstanceMethod<&Program::bag_counts>("bagCounts"),
-                      InstanceMethod<&Program::resident_bytes>("residentBytes"),
-                      InstanceMethod<&Program::release>("release")});
+  return DefineClass(
+      env, "Program",
+      {InstanceMethod<&Program::run>("run"), InstanceMethod<&Program::run_sync>("runSync"),
+       InstanceMethod<&Program::try_run_sync>("tryRunSync"), InstanceMethod<&Program::abort>("abort"),
+       InstanceMethod<&Program::read>("read"), InstanceMethod<&Program::write>("write"),
+       InstanceMethod<&Program::read_kv>("readKv"), InstanceMethod<&Program::copy_page>("copyPage"),
+       InstanceMethod<&Program::profile>("profile"), InstanceMethod<&Program::threads>("threads"),
+       InstanceMethod<&Program::memory>("memory"), InstanceMethod<&Program::bag_counts>("bagCounts"),
+       InstanceMethod<&Program::resident_bytes>("residentBytes"), InstanceMethod<&Program::release>("release")});
 }
 
 Program::Program(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Program>(info) {

@@ -309,8 +309,12 @@ int drover_program_profile(drover_program* program, uint64_t* out, uint64_t coun
 }
 
 int drover_program_memory(drover_program* program, drover_memory* out) {
-  *out = {program->activations.bytes(), program->kv.bytes(),   program->prepared.bytes(),
-          program->scratch.bytes(),     program->mapped_bytes, program->prepared_file.mapped_bytes(),
+  *out = {program->activations.bytes(),
+          program->kv.bytes(),
+          program->prepared.bytes(),
+          program->scratch.bytes(),
+          program->mapped_bytes,
+          program->prepared_file.mapped_bytes(),
           program->tables.bytes() + owned_table_bytes(*program)};
   return DROVER_OK;
 }

@@ -31,7 +31,8 @@ struct Input {
   float* weights;
   drover_error* error;
 
-  __attribute__((format(printf, 4, 5))) drover_code refuse(int64_t found, int64_t expected, const char* format, ...) const;
+  __attribute__((format(printf, 4, 5))) drover_code refuse(int64_t found, int64_t expected, const char* format,
+                                                           ...) const;
 };
 
 drover_code Input::refuse(int64_t found, int64_t expected, const char* format, ...) const {
@@ -170,7 +171,8 @@ drover_code decode_bags(drover_program& p, BagWords from, uint32_t rows, uint32_
       if (in.offsets.words[bag + 1] - in.offsets.words[bag] > kBagPart) p.long_bags.push_back({i, bag});
     }
   }
-  if (at != from.count) return no("bags end before the step", static_cast<int64_t>(at), static_cast<int64_t>(from.count));
+  if (at != from.count)
+    return no("bags end before the step", static_cast<int64_t>(at), static_cast<int64_t>(from.count));
   return p.long_bags.empty() ? DROVER_OK : allocate_parts(p, error);
 }
 

@@ -90,8 +90,9 @@ std::vector<Isa> list_isas(std::string& names) {
 std::vector<Isa> list_isas(std::string& names) {
   const ArmFeatures has = arm_features();
   list_features({{"neon", true}, {"dotprod", has.dot_product}, {"i8mm", has.i8mm}}, names);
-  return {
-      {"scalar", kernels_scalar, recommend_scalar, true}, {"neon", kernels_neon, recommend_neon, true}, {"neondot", kernels_neondot, recommend_neon, has.dot_product}};
+  return {{"scalar", kernels_scalar, recommend_scalar, true},
+          {"neon", kernels_neon, recommend_neon, true},
+          {"neondot", kernels_neondot, recommend_neon, has.dot_product}};
 }
 #else
 std::vector<Isa> list_isas(std::string&) { return {{"scalar", kernels_scalar, recommend_scalar, true}}; }

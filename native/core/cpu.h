@@ -9,7 +9,7 @@
 namespace drover {
 
 struct Machine {
-  const KernelTable* kernels;  // null when DROVER_ISA names a set that cannot run; `error` says so
+  const KernelTable* kernels;         // null when DROVER_ISA names a set that cannot run; `error` says so
   const RecommendKernels* recommend;  // of the same set
   // Memory is asked for into the second-level cache: Intel's cores have more requests of that kind under way, those of
   // others may drop them (Zen 4 does now and then) or know no difference.

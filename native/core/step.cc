@@ -1,6 +1,6 @@
 // Checks a step's dynamic inputs and runs its ops.
-#include "ops/op.h"
 #include "bags.h"
+#include "ops/op.h"
 #include "program.h"
 #include "status.h"
 
@@ -139,8 +139,9 @@ drover_code decode_step(drover_program& p, uint32_t* words, uint64_t count, Step
   const bool has_bags = (step.flags & kStepBags) != 0;
   if (tail == nullptr || (reader.at != count && !has_bags))
     return no("length differs from its header", static_cast<int64_t>(count), static_cast<int64_t>(reader.at));
-  if (const drover_code code = has_bags ? decode_bags(p, {words + reader.at, count - reader.at}, step.rows, h[10], h[11], error)
-                                        : check_no_bags(p, step, error))
+  if (const drover_code code =
+          has_bags ? decode_bags(p, {words + reader.at, count - reader.at}, step.rows, h[10], h[11], error)
+                   : check_no_bags(p, step, error))
     return code;
   step.tokens = reinterpret_cast<const int32_t*>(tokens);
   step.positions = reinterpret_cast<const int32_t*>(positions);

@@ -16,7 +16,8 @@ constexpr uint64_t kTableUnit = 4096;
 uint64_t table_bytes(const Weight& w) { return w.stride * (w.rows - 1) + row_bytes(w.dtype, w.cols); }
 
 bool same_rows(const Weight& a, const Weight& b) {
-  return a.file == b.file && a.rows == b.rows && a.stride == b.stride && row_bytes(a.dtype, a.cols) == row_bytes(b.dtype, b.cols);
+  return a.file == b.file && a.rows == b.rows && a.stride == b.stride &&
+         row_bytes(a.dtype, a.cols) == row_bytes(b.dtype, b.cols);
 }
 
 // What is not a file lies in memory of ours, on huge pages, already.

@@ -190,7 +190,7 @@ typedef struct drover_memory {
   uint64_t activations, kv, prepared, scratch; /* bytes that we allocated */
   uint64_t mapped;                             /* bytes of mapped files, not counted against the budget */
   uint64_t prepared_mapped;                    /* bytes of the mapped file of prepared weights, apart from `mapped` */
-  uint64_t tables;                             /* embedding tables that are not read from a file; counted against the budget */
+  uint64_t tables; /* embedding tables that are not read from a file; counted against the budget */
 } drover_memory;
 int drover_program_memory(drover_program* program, drover_memory* out);
 /* Aborts and waits for a step in flight, then frees. NULL is allowed. */

@@ -55,12 +55,12 @@ uint32_t first_bag(const BagTable& table, const Bags& bags, uint32_t count, uint
   return low;
 }
 
-// Rows to be ahead of the sums. What hides the latency of memory is lines under way, about 256 of them, but no more than
-// 128 rows. Measured with 4M rows x 64 on a Xeon (Sapphire Rapids, second level), M rows a second 16 / 32 / 64 / 128
-// ahead: f32 47 / 45 / 50 / 49, f16 69 / 76 / 76 / 77, i8 77 / 88 / 88 / 86, i4 93 / 109 / 110 / 109; into the first level
-// f32 35 / 34 / 33 / 31, f16 57 / 58 / 57 / 55, i8 60 / 60 / 60 / 59, i4 77 / 77 / 83 / 85. On Zen 5 (first level) the
-// best were 64 for f32 and 128 for narrower rows. A table that fits the second level answers sooner; what is asked for
-// then only has to cover some tens of cycles.
+// Rows to be ahead of the sums. What hides the latency of memory is lines under way, about 256 of them, but no more
+// than 128 rows. Measured with 4M rows x 64 on a Xeon (Sapphire Rapids, second level), M rows a second 16 / 32 / 64 /
+// 128 ahead: f32 47 / 45 / 50 / 49, f16 69 / 76 / 76 / 77, i8 77 / 88 / 88 / 86, i4 93 / 109 / 110 / 109; into the
+// first level f32 35 / 34 / 33 / 31, f16 57 / 58 / 57 / 55, i8 60 / 60 / 60 / 59, i4 77 / 77 / 83 / 85. On Zen 5 (first
+// level) the best were 64 for f32 and 128 for narrower rows. A table that fits the second level answers sooner; what is
+// asked for then only has to cover some tens of cycles.
 uint32_t rows_ahead(const BagTable& table, uint64_t bytes, uint64_t cache) {
   const uint32_t lines = (table.row_bytes + 63) / 64;
   const uint32_t most = 256 / (lines == 0 ? 1 : lines);
@@ -94,7 +94,7 @@ struct BagRun {
 
   BagWork work(uint32_t t, uint64_t column, uint32_t worker) const {
     const uint64_t element = a.output == BagOutput::kF32 ? 4 : 2;
-    return {&a.tables[t],     a.bags[t],    a.pooling, a.output, a.out.data + column * element,
+    return {&a.tables[t], a.bags[t],          a.pooling, a.output, a.out.data + column * element,
             a.out.stride, run.scratch(worker)};
   }
 
@@ -109,8 +109,7 @@ struct BagRun {
     cursor.last_stop = stop;
     cursor.near = machine().asks_second_level ? 0 : 1;
     const Weight& weight = a.weights[t];
-    run.program.recommend->ask(cursor,
-                               rows_ahead(a.tables[t], weight.stride * weight.rows, machine().info.l2_bytes));
+    run.program.recommend->ask(cursor, rows_ahead(a.tables[t], weight.stride * weight.rows, machine().info.l2_bytes));
     return cursor;
   }
 
@@ -200,7 +199,10 @@ void run_embedding_bag(const Run& run, const Op& op) {
   for (uint32_t t = 0; t < a.count; t++) bags.bytes += bags.table_bytes(t);
   const uint32_t threads = run.team.threads();
   const uint64_t even = bags.bytes / (uint64_t{threads} * kTasksPerWorker) + 1;
-  const uint64_t task = threads == 1 ? kMostTaskAlone : even < kLeastTask ? kLeastTask : even > kMostTask ? kMostTask : even;
+  const uint64_t task = threads == 1        ? kMostTaskAlone
+                        : even < kLeastTask ? kLeastTask
+                        : even > kMostTask  ? kMostTask
+                                            : even;
   const uint32_t tasks = static_cast<uint32_t>((bags.bytes + task - 1) / task);
   run.team.parallel(parts + tasks, [&](uint32_t i, uint32_t worker) {
     if (i < parts) return bags.run_part(i, worker);
@@ -219,8 +221,10 @@ const OpImplementation op_embedding_bag = {
                 static_cast<int64_t>(first + count), static_cast<int64_t>(c.program.weights.size()));
       c.require(input + count <= c.program.bag_inputs.size(), "embedding_bag has a bag input per table",
                 static_cast<int64_t>(input + count), static_cast<int64_t>(c.program.bag_inputs.size()));
-      c.require(c.word(4) < static_cast<uint32_t>(Pooling::kCount), "embedding_bag's pooling is 0, 1 or 2", c.word(4), 2);
-      c.require(c.word(5) < static_cast<uint32_t>(BagOutput::kCount), "embedding_bag's output is 0, 1 or 2", c.word(5), 2);
+      c.require(c.word(4) < static_cast<uint32_t>(Pooling::kCount), "embedding_bag's pooling is 0, 1 or 2", c.word(4),
+                2);
+      c.require(c.word(5) < static_cast<uint32_t>(BagOutput::kCount), "embedding_bag's output is 0, 1 or 2", c.word(5),
+                2);
       if (!c.ok()) return;
       uint64_t dims = 0;
       for (uint64_t i = first; i < first + count; i++) {

@@ -42,59 +42,58 @@ const OpImplementation op_interaction = {
     },
     nullptr};
 
-const OpImplementation op_concat = {
-    [](Check& c) {
-      c.dtype(c.tensor(0), DType::f32, "concat writes f32");
-      uint64_t cols = 0;
-      for (uint32_t i = 1; i <= kMostParts; i++) {
-        if (c.absent(i)) continue;
-        c.dtype(c.tensor(i), DType::f32, "concat reads f32");
-        c.same_rows(c.tensor(0), c.tensor(i), "concat's inputs have the output's rows");
-        c.apart(c.tensor(0), c.tensor(i), "concat does not work in place");
-        cols += c.tensor(i).cols;
-      }
-      c.cols(c.tensor(0), cols, "concat writes all that its inputs have");
-    },
-    [](const Run& run, const Op& op) {
-      const Tensor& out = run.program.tensors[op.argument[0]];
-      for_rows(run, run.rows_of(out), out.cols, [&](uint32_t row, uint32_t) {
-        float* to = row_f32(out, row);
-        for (uint32_t i = 1; i <= kMostParts; i++) {
-          if (op.argument[i] == kNone) continue;
-          const Tensor& x = run.program.tensors[op.argument[i]];
-          std::memcpy(to, row_f32(x, row), uint64_t{x.cols} * 4);
-          to += x.cols;
-        }
-      });
-    },
-    nullptr};
+const OpImplementation op_concat = {[](Check& c) {
+                                      c.dtype(c.tensor(0), DType::f32, "concat writes f32");
+                                      uint64_t cols = 0;
+                                      for (uint32_t i = 1; i <= kMostParts; i++) {
+                                        if (c.absent(i)) continue;
+                                        c.dtype(c.tensor(i), DType::f32, "concat reads f32");
+                                        c.same_rows(c.tensor(0), c.tensor(i), "concat's inputs have the output's rows");
+                                        c.apart(c.tensor(0), c.tensor(i), "concat does not work in place");
+                                        cols += c.tensor(i).cols;
+                                      }
+                                      c.cols(c.tensor(0), cols, "concat writes all that its inputs have");
+                                    },
+                                    [](const Run& run, const Op& op) {
+                                      const Tensor& out = run.program.tensors[op.argument[0]];
+                                      for_rows(run, run.rows_of(out), out.cols, [&](uint32_t row, uint32_t) {
+                                        float* to = row_f32(out, row);
+                                        for (uint32_t i = 1; i <= kMostParts; i++) {
+                                          if (op.argument[i] == kNone) continue;
+                                          const Tensor& x = run.program.tensors[op.argument[i]];
+                                          std::memcpy(to, row_f32(x, row), uint64_t{x.cols} * 4);
+                                          to += x.cols;
+                                        }
+                                      });
+                                    },
+                                    nullptr};
 
-const OpImplementation op_cross = {
-    [](Check& c) {
-      for (uint32_t i = 0; i < 4; i++) check_same(c, i, "cross maps f32 rows to f32 rows of the same shape");
-    },
-    [](const Run& run, const Op& op) {
-      const Tensor& out = run.program.tensors[op.argument[0]];
-      const Tensor* x[3];
-      for (uint32_t i = 0; i < 3; i++) x[i] = &run.program.tensors[op.argument[i + 1]];
-      for_rows(run, run.rows_of(out), out.cols, [&](uint32_t row, uint32_t) {
-        run.program.recommend->cross(row_f32(*x[0], row), row_f32(*x[1], row), row_f32(*x[2], row), out.cols,
-                                     row_f32(out, row));
-      });
-    },
-    nullptr};
+const OpImplementation op_cross = {[](Check& c) {
+                                     for (uint32_t i = 0; i < 4; i++)
+                                       check_same(c, i, "cross maps f32 rows to f32 rows of the same shape");
+                                   },
+                                   [](const Run& run, const Op& op) {
+                                     const Tensor& out = run.program.tensors[op.argument[0]];
+                                     const Tensor* x[3];
+                                     for (uint32_t i = 0; i < 3; i++) x[i] = &run.program.tensors[op.argument[i + 1]];
+                                     for_rows(run, run.rows_of(out), out.cols, [&](uint32_t row, uint32_t) {
+                                       run.program.recommend->cross(row_f32(*x[0], row), row_f32(*x[1], row),
+                                                                    row_f32(*x[2], row), out.cols, row_f32(out, row));
+                                     });
+                                   },
+                                   nullptr};
 
-const OpImplementation op_sigmoid = {
-    [](Check& c) {
-      for (uint32_t i = 0; i < 2; i++) check_same(c, i, "sigmoid maps f32 rows to f32 rows of the same shape");
-    },
-    [](const Run& run, const Op& op) {
-      const Tensor& out = run.program.tensors[op.argument[0]];
-      const Tensor& x = run.program.tensors[op.argument[1]];
-      for_rows(run, run.rows_of(out), out.cols, [&](uint32_t row, uint32_t) {
-        run.program.recommend->sigmoid(row_f32(x, row), out.cols, row_f32(out, row));
-      });
-    },
-    nullptr};
+const OpImplementation op_sigmoid = {[](Check& c) {
+                                       for (uint32_t i = 0; i < 2; i++)
+                                         check_same(c, i, "sigmoid maps f32 rows to f32 rows of the same shape");
+                                     },
+                                     [](const Run& run, const Op& op) {
+                                       const Tensor& out = run.program.tensors[op.argument[0]];
+                                       const Tensor& x = run.program.tensors[op.argument[1]];
+                                       for_rows(run, run.rows_of(out), out.cols, [&](uint32_t row, uint32_t) {
+                                         run.program.recommend->sigmoid(row_f32(x, row), out.cols, row_f32(out, row));
+                                       });
+                                     },
+                                     nullptr};
 
 }  // namespace drover

@@ -1,6 +1,7 @@
 // Pooled lookups. A random row costs latency, not arithmetic: what counts is how many lines are under way, so every
-// lookup asks for a row far ahead of the one that it adds. Asked for into the second-level cache more are under way than
-// the first level has room for; sums then wait for the second, which costs little, as rows do not depend on each other.
+// lookup asks for a row far ahead of the one that it adds. Asked for into the second-level cache more are under way
+// than the first level has room for; sums then wait for the second, which costs little, as rows do not depend on each
+// other.
 namespace drover {
 namespace {
 
@@ -122,7 +123,8 @@ struct Rows {
   const uint8_t* codes;
   const uint8_t* parameters;
   uint64_t stride;
-  uint32_t last_whole;  // rows behind it end so near to the last byte that they are copied; UINT32_MAX: not one may be read
+  uint32_t
+      last_whole;  // rows behind it end so near to the last byte that they are copied; UINT32_MAX: not one may be read
 };
 
 template <typename Format>
@@ -131,11 +133,13 @@ DROVER_INLINE Rows rows_of(const BagTable& t) {
   const uint64_t bytes = static_cast<uint64_t>(t.end - t.rows);
   const uint64_t last = bytes < whole ? 0 : (bytes - whole) / t.stride;
   return {t.rows + t.codes, t.rows + t.parameters, t.stride,
-          bytes < whole ? UINT32_MAX : last > UINT32_MAX - 1 ? UINT32_MAX - 1 : static_cast<uint32_t>(last)};
+          bytes < whole           ? UINT32_MAX
+          : last > UINT32_MAX - 1 ? UINT32_MAX - 1
+                                  : static_cast<uint32_t>(last)};
 }
 
-// Adds lookups [0, count). The leading pass asks for as many rows ahead meanwhile, all of the cursor's table; where that
-// is at its end it has no lines, and `next` is any index.
+// Adds lookups [0, count). The leading pass asks for as many rows ahead meanwhile, all of the cursor's table; where
+// that is at its end it has no lines, and `next` is any index.
 template <typename L, uint32_t kLines>
 DROVER_INLINE void add_segment(const BagWork& work, const Rows& rows, const uint32_t* indices, const float* weights,
                                uint32_t count, uint32_t first, F32x16* acc, float* bias_sum, const Ahead& ahead,
@@ -168,7 +172,7 @@ DROVER_INLINE void add_segment(const BagWork& work, const Rows& rows, const uint
     for (uint32_t v = 0; v < L::kVectors; v++) {
       const F32x16 x = Format::load(codes, first + v);
       if constexpr (L::kMax) {
-        acc[v] = f_max(acc[v], Format::kCoded ? f_fma(by, x, f_set(bias)) : x);
+        acc[v] = f_max(acc[v], Format::kCoded ? f_add(f_mul(by, x), f_set(bias)) : x);
       } else {
         // A product with 1 is exact: without weights the sum is the same.
         acc[v] = Format::kCoded || L::kWeighted ? f_fma(by, x, acc[v]) : f_add(acc[v], x);
@@ -313,8 +317,8 @@ DROVER_INLINE void store_bag(const BagWork& work, uint32_t bag, uint32_t lookups
   }
 }
 
-// Bags [begin, end) whose lookups all have a row ahead in the cursor's table, from `next` on, or none: with few lookups in
-// each of them, what a bag costs beside them counts.
+// Bags [begin, end) whose lookups all have a row ahead in the cursor's table, from `next` on, or none: with few lookups
+// in each of them, what a bag costs beside them counts.
 template <typename L, uint32_t kLines>
 void bags_in_step(const BagWork& work, const Rows& rows, uint32_t begin, uint32_t end, bool plain, const Ahead& shared,
                   const uint32_t* next) {
@@ -412,10 +416,10 @@ void choose_bags(const BagWork& work, uint32_t begin, uint32_t end, Ahead& ahead
   switch ((work.table->dim + 15) / 16) {
     case 1:
       return narrow_bags<Loop<Format, 1, kMax, kWeighted, true>>(work, begin, end, ahead);
-#define DROVER_NARROW(n)                                                                        \
-  case n:                                                                                      \
-    if constexpr (n <= kSumVectors)                                                            \
-      return narrow_bags<Loop<Format, n, kMax, kWeighted, true>>(work, begin, end, ahead);      \
+#define DROVER_NARROW(n)                                                                   \
+  case n:                                                                                  \
+    if constexpr (n <= kSumVectors)                                                        \
+      return narrow_bags<Loop<Format, n, kMax, kWeighted, true>>(work, begin, end, ahead); \
     break
       DROVER_NARROW(2);
       DROVER_NARROW(3);

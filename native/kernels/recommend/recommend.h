@@ -6,9 +6,9 @@
 // Order of a bag. acc and bias start at 0 and take its lookups one after the other, weight w (1 without weights):
 //   floats           acc = fma(w, x, acc)
 //   row-wise codes   acc = fma(scale * w, code, acc), bias = fma(w, row bias, bias); the sum is acc + bias
-// max takes the largest of x, or of fma(scale, code, row bias). A bag of more than kBagPart lookups is cut into parts of
-// that many; parts are summed like bags of their own, and merged one after the other. A mean is the sum divided by the
-// number of lookups. An empty bag is 0.
+// max takes the largest of x, or of scale * code + row bias, both rounded. A bag of more than kBagPart lookups is cut
+// into parts of that many; parts are summed like bags of their own, and merged one after the other. A mean is the sum
+// divided by the number of lookups. An empty bag is 0.
 #ifndef DROVER_KERNELS_RECOMMEND_RECOMMEND_H_
 #define DROVER_KERNELS_RECOMMEND_RECOMMEND_H_
 
@@ -19,7 +19,7 @@ namespace drover {
 enum class Pooling : uint32_t { kSum, kMean, kMax, kCount };
 enum class BagOutput : uint32_t { kF32, kF16, kBF16, kCount };
 
-inline constexpr uint32_t kBagPart = 4096;    // lookups
+inline constexpr uint32_t kBagPart = 4096;     // lookups
 inline constexpr uint32_t kMostBagDim = 4096;  // elements of a row
 
 // A table of embeddings. Rows may be read past their end, as far as whole vectors reach, up to `end`.
@@ -47,9 +47,9 @@ struct Ahead {
   const uint32_t* stop;
   const uint8_t* rows;
   uint64_t stride;
-  uint32_t lines;        // lines of a row that are asked for 64 bytes apart; 0 at the end
-  uint32_t last;         // offset of the line of its last byte where those may miss it; else 0
-  uint32_t near;         // 1: into the first-level cache, 0: into the second
+  uint32_t lines;         // lines of a row that are asked for 64 bytes apart; 0 at the end
+  uint32_t last;          // offset of the line of its last byte where those may miss it; else 0
+  uint32_t near;          // 1: into the first-level cache, 0: into the second
   const BagTable* table;  // what follows, `left` tables
   const Bags* bags;
   uint32_t left;
@@ -94,8 +94,8 @@ struct RecommendKernels {
   void (*cross)(const float* x0, const float* y, const float* x, uint32_t cols, float* out);
   // out = 1 / (1 + e^-x)
   void (*sigmoid)(const float* x, uint32_t cols, float* out);
-  // For measuring the machine: reads one word of every line of rows of whole lines, asked for `distance` rows ahead, into
-  // the first-level cache (near) or the second.
+  // For measuring the machine: reads one word of every line of rows of whole lines, asked for `distance` rows ahead,
+  // into the first-level cache (near) or the second.
   uint64_t (*gather)(const uint8_t* rows, uint32_t lines, const uint32_t* indices, uint64_t count, uint32_t distance,
                      bool near);
 };

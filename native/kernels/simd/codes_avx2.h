@@ -12,9 +12,8 @@ namespace {
 inline constexpr uint32_t kSumVectors = 4;
 
 DROVER_INLINE F32x16 f_load_u8(const uint8_t* p) {
-  return {
-      _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))),
-      _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8))))};
+  return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))),
+          _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8))))};
 }
 // A lane gets the word that holds its code, shifted so that the code comes first.
 DROVER_INLINE __m256 word_codes(const uint8_t* p, __m256i shifts, int32_t mask) {
