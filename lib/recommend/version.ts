@@ -52,10 +52,22 @@ export interface Version {
   readonly info: Omit<RecommenderInfo, 'residentBytes'>
 }
 
-const share = (from: number, to: number, onProgress: RecommenderOptions['onProgress'], what?: string) =>
+type Progress = NonNullable<RecommenderOptions['onProgress']>
+
+/** Never goes back: threads that work side by side tell of what they have done in any order. */
+const ascending = (onProgress: Progress): Progress => {
+  let most = 0
+  return (fraction, what) => {
+    most = Math.max(most, fraction)
+    onProgress(most, what)
+  }
+}
+
+/** Progress of a part of the work, from `from` to `to` of all of it. */
+const share = (onProgress: Progress | undefined, from: number, to: number, what?: string) =>
   onProgress === undefined
     ? undefined
-    : (fraction: number, name?: string) => onProgress(from + (to - from) * fraction, what ?? name ?? '')
+    : (fraction: number, name = '') => onProgress(from + (to - from) * fraction, what ?? name)
 
 /** Whether copies of the tables fit beside everything else. */
 const choosePlacement = (
@@ -81,8 +93,8 @@ export const loadVersion = async (path: string, options: RecommenderOptions): Pr
     maxBatch = defaults.maxBatch,
   } = options
   throwIfAborted(signal, 'loading')
-  const opened = await openRecommender(path, { signal, onProgress: share(0, 0.05, onProgress) })
-  const { parts, memory } = await convertParts(opened, { threads, signal, onProgress: share(0.05, 0.2, onProgress) })
+  const opened = await openRecommender(path, { signal, onProgress: share(onProgress, 0, 0.05) })
+  const { parts, memory } = await convertParts(opened, { threads, signal, onProgress: share(onProgress, 0.05, 0.2) })
   const { config } = opened
   const build = (tables: 'mapped' | 'copied'): Program =>
     programOf(cpuDevice.layout, config, parts, { maxRows: maxBatch, activations: 'auto', tables })
@@ -100,7 +112,7 @@ export const loadVersion = async (path: string, options: RecommenderOptions): Pr
     ...(threads === undefined ? {} : { threads }),
     ...(memoryBudget === undefined ? {} : { memoryBudget: memoryBudget - memory }),
     ...(signal === undefined ? {} : { signal }),
-    ...(onProgress === undefined ? {} : { onProgress: share(0.2, 1, onProgress, 'preparing tables and weights') }),
+    ...(onProgress === undefined ? {} : { onProgress: share(onProgress, 0.2, 1, 'preparing tables and weights') }),
   })
   return { ...versionOf({ ...opened, ...parts }, program, loaded, placement, indices, options), converted: memory }
 }
