@@ -84,14 +84,8 @@ const choosePlacement = (
 
 /** Opens and loads the folder; `memoryBudget` is what this version may take. */
 export const loadVersion = async (path: string, options: RecommenderOptions): Promise<Version> => {
-  const {
-    signal,
-    onProgress,
-    threads,
-    memoryBudget,
-    indices = defaults.indices,
-    maxBatch = defaults.maxBatch,
-  } = options
+  const { signal, threads, memoryBudget, indices = defaults.indices, maxBatch = defaults.maxBatch } = options
+  const onProgress = options.onProgress && ascending(options.onProgress)
   throwIfAborted(signal, 'loading')
   const opened = await openRecommender(path, { signal, onProgress: share(onProgress, 0, 0.05) })
   const { parts, memory } = await convertParts(opened, { threads, signal, onProgress: share(onProgress, 0.05, 0.2) })
