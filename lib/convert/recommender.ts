@@ -26,7 +26,8 @@ export const recommenderTypes = ['int8', 'int8_f16', 'int4', 'int2', 'f32', 'f16
 export type RecommenderType = (typeof recommenderTypes)[number]
 
 /** Layers of the types of tables: those of fewer than 8 bits have layers of 8. */
-const layerFormatOf = (type: RecommenderType): LayerFormat => layerFormats.find((format) => format === type) ?? 'int8'
+export const layerFormatOf = (type: RecommenderType): LayerFormat =>
+  layerFormats.find((format) => format === type) ?? 'int8'
 
 /** `quantization` of a config with other defaults; entries for single tables and layers stay. */
 const newQuantization = (config: ConfigRecord, type: RecommenderType, layers: LayerFormat): JsonObject => {
@@ -101,6 +102,13 @@ const formatOf =
     return opened.conversions.tables.get(table) ?? opened.tables[table]?.format ?? to.rows
   }
 
+/** The same config with another entry `quantization`. */
+export const requantizedConfig = (config: ConfigRecord, quantization: JsonObject): ConfigRecord =>
+  new ConfigRecord(config.file, new Map([...config.values, ['quantization', quantization]]))
+
+/** A config as the text of its file. */
+export const configText = (config: ConfigRecord): string => `${JSON.stringify(asObject(config.values), undefined, 2)}\n`
+
 /**
  * Writes the folder `input` as `output`, which must not exist and appears when it is complete. Tables and layers must be
  * floats in the source where they change. Throws E_ARGUMENT, E_UNSUPPORTED, E_FORMAT, E_RANGE (a number that the format
@@ -113,15 +121,23 @@ export const quantizeRecommender = async (
   layers: LayerFormat | undefined,
   options: FolderOptions,
 ): Promise<WrittenFolder> => {
-  const read = { signal: options.signal }
-  const { config } = await readHuggingFace(input, read)
+  const { config } = await readHuggingFace(input, { signal: options.signal })
   const quantization = newQuantization(config, type, layers ?? layerFormatOf(type))
-  const record = new ConfigRecord(config.file, new Map([...config.values, ['quantization', quantization]]))
-  const opened = await openRecommenderAs(record, input, read)
+  return writeRecommender(requantizedConfig(config, quantization), input, output, options)
+}
+
+/** The same in the formats that `config`, written beside the weights, names. */
+export const writeRecommender = async (
+  config: ConfigRecord,
+  input: string,
+  output: string,
+  options: FolderOptions,
+): Promise<WrittenFolder> => {
+  const opened = await openRecommenderAs(config, input, { signal: options.signal })
   const plans = planOf(opened)
   await intoNewFolder(output, async (folder) => {
     await writeWeights(folder, opened.weights.source.files, plans, options)
-    await writeFile(join(folder, 'config.json'), `${JSON.stringify(asObject(record.values), undefined, 2)}\n`)
+    await writeFile(join(folder, 'config.json'), configText(config))
     await copyRest(input, folder)
   })
   const tables = new Map(opened.config.tables.map(({ tensor, rows, dim }) => [tensor, rows * dim]))

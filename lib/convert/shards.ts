@@ -3,11 +3,12 @@ import { randomBytes } from 'node:crypto'
 import { mkdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { DroverError } from '../errors.js'
-import { type FileEntry, Pace } from '../format/file.js'
+import type { FileEntry } from '../format/file.js'
 import { type SafetensorsEntry, SafetensorsWriter } from '../format/safetensors-writer.js'
 import { type DTypeName, dtypes, elementCount, type RowwiseDType, type TensorInfo } from '../tensor.js'
 import { convertRows } from './rows.js'
-import { type ScaledFormat, scaledFormats, scaledRows } from './scaled.js'
+import { type ScaledFormat, scaledFormats } from './scaled.js'
+import { scaledTensor } from './scaled-tensor.js'
 import { asStored } from './source.js'
 
 export interface FolderOptions {
@@ -48,9 +49,6 @@ export const scaledEntries = (base: string, format: ScaledFormat, rows: number, 
   ]
 }
 
-/** Elements that are encoded before others get their turn. */
-const sliceElements = 2 ** 18
-
 const writePlan = async (
   writer: SafetensorsWriter,
   file: FileEntry,
@@ -61,53 +59,17 @@ const writePlan = async (
   const tensor = asStored(info.name, info)
   const [codes, scales, shape] = entries.map(({ name }) => name) as [string, string, string?]
   const settings = { ...(threads === undefined ? {} : { threads }), ...(signal === undefined ? {} : { signal }) }
-  const pace = new Pace(signal, 'quantising')
-  const { cols } = tensor
-  const most = Math.max(1, Math.floor(sliceElements / cols))
-  const planned = { tensor, to: 'rows' in to ? to.rows : ('f32' as const), importance: undefined }
-  let row = 0
-  for await (const chunk of convertRows(file, planned, settings, done)) {
-    if ('rows' in to) {
-      await writer.write(codes, chunk)
-      continue
-    }
-    const values = new Float32Array(chunk.buffer, chunk.byteOffset, chunk.length / 4)
-    for (let start = 0; start < values.length; start += most * cols) {
-      const slice = values.subarray(start, start + most * cols)
-      const rows = slice.length / cols
-      const encoded = await encode(to.scaled, slice, rows, cols, threads, file, info, row)
-      await writer.write(codes, encoded.codes)
-      await writer.write(scales, encoded.scales)
-      row += rows
-      if (pace.late()) await pace.rest()
-    }
+  if ('rows' in to) {
+    const planned = { tensor, to: to.rows, importance: undefined }
+    for await (const chunk of convertRows(file, planned, settings, done)) await writer.write(codes, chunk)
+    return
+  }
+  for await (const encoded of scaledTensor(file, info, to.scaled, settings, done)) {
+    await writer.write(codes, encoded.codes)
+    await writer.write(scales, encoded.scales)
   }
   if (shape !== undefined) {
     await writer.write(shape, new Uint8Array(BigInt64Array.of(BigInt(tensor.rows), BigInt(tensor.cols)).buffer))
-  }
-}
-
-const encode = async (
-  format: ScaledFormat,
-  values: Float32Array,
-  rows: number,
-  cols: number,
-  threads: number | undefined,
-  { path: file }: FileEntry,
-  { name: field }: TensorInfo,
-  row: number,
-) => {
-  try {
-    return await scaledRows(format, values, rows, cols, threads)
-  } catch (error) {
-    if (!(error instanceof DroverError) || error.code !== 'E_RANGE') throw error
-    throw new DroverError('E_RANGE', `a weight cannot be stored as ${format}: it is not finite`, {
-      file,
-      field,
-      found: `in row ${row + Math.floor(Number(error.found) / cols)}`,
-      expected: 'finite numbers',
-      cause: error,
-    })
   }
 }
 

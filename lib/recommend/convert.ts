@@ -3,7 +3,7 @@
  * loaded. `drover quantize` does the same once and for all.
  */
 import { convertRows } from '../convert/rows.js'
-import { scaledRows } from '../convert/scaled.js'
+import { scaledTensor } from '../convert/scaled-tensor.js'
 import { asStored } from '../convert/source.js'
 import type { RowDType } from '../device/quantize.js'
 import { DroverError } from '../errors.js'
@@ -14,6 +14,8 @@ import type { RegionSource } from '../program/program.js'
 import { rowBytes, type TensorInfo } from '../tensor.js'
 
 interface ConvertOptions {
+  /** Bytes for all that is converted. */
+  memoryBudget?: number | undefined
   threads?: number | undefined
   signal?: AbortSignal | undefined
   onProgress?: ((fraction: number, what: string) => void) | undefined
@@ -42,30 +44,72 @@ class Conversion {
 
   /** Bytes that a program can be loaded with: the number of their region. */
   add(data: Uint8Array): number {
-    this.memory += data.length
     return this.regions.push({ data }) - 1
   }
 
-  /** Rows of a tensor in another format, chunk by chunk. */
-  async *rows(info: TensorInfo, to: RowDType): AsyncGenerator<Uint8Array> {
-    const { threads, signal, onProgress } = this.#options
-    const settings = { ...(threads === undefined ? {} : { threads }), ...(signal === undefined ? {} : { signal }) }
-    const planned = { tensor: asStored(info.name, info), to, importance: undefined }
-    yield* convertRows(this.#files[info.file] as FileEntry, planned, settings, (bytes) => {
-      this.#done += bytes
-      onProgress?.(this.#done / this.#total, `converting ${info.name}`)
-    })
-  }
-
-  async convert(info: TensorInfo, to: RowDType): Promise<Uint8Array> {
-    const { rows, cols } = asStored(info.name, info)
-    const out = new Uint8Array(rowBytes(to, cols) * rows)
+  /** Rows in another format. */
+  async rows(info: TensorInfo, to: RowDType): Promise<Uint8Array> {
+    const tensor = asStored(info.name, info)
+    const out = this.#room(info, rowBytes(to, tensor.cols) * tensor.rows)
     let at = 0
-    for await (const chunk of this.rows(info, to)) {
+    for await (const chunk of convertRows(
+      this.#file(info),
+      { tensor, to, importance: undefined },
+      this.#settings(),
+      this.#progress(info),
+    )) {
       out.set(chunk, at)
       at += chunk.length
     }
     return out
+  }
+
+  /** Codes of 8 bits, and a scale per row. */
+  async int8(info: TensorInfo): Promise<{ codes: Uint8Array; scales: Uint8Array }> {
+    const { rows, cols } = asStored(info.name, info)
+    const codes = this.#room(info, rows * cols)
+    const scales = this.#room(info, rows * 4)
+    let row = 0
+    for await (const part of scaledTensor(this.#file(info), info, 'int8', this.#settings(), this.#progress(info))) {
+      codes.set(part.codes, row * cols)
+      scales.set(part.scales, row * 4)
+      row += part.scales.length / 4
+    }
+    return { codes, scales }
+  }
+
+  #file(info: TensorInfo): FileEntry {
+    return this.#files[info.file] as FileEntry
+  }
+
+  #settings(): { threads?: number; signal?: AbortSignal } {
+    const { threads, signal } = this.#options
+    return { ...(threads === undefined ? {} : { threads }), ...(signal === undefined ? {} : { signal }) }
+  }
+
+  #progress({ name }: TensorInfo): (bytes: number) => void {
+    return (bytes) => {
+      this.#done += bytes
+      this.#options.onProgress?.(this.#done / this.#total, `converting ${name}`)
+    }
+  }
+
+  /** Memory for a result. Throws E_MEMORY where the budget or JavaScript has none. */
+  #room(info: TensorInfo, bytes: number): Uint8Array {
+    this.memory += bytes
+    const { memoryBudget = Number.POSITIVE_INFINITY } = this.#options
+    try {
+      if (this.memory <= memoryBudget) return new Uint8Array(bytes)
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error
+    }
+    throw new DroverError('E_MEMORY', 'there is no memory to convert a tensor while loading', {
+      file: this.#file(info).path,
+      field: info.name,
+      found: `${this.memory} bytes for what is converted`,
+      ...(this.memory > memoryBudget ? { expected: `at most ${memoryBudget}` } : {}),
+      hint: 'convert the folder once with drover quantize',
+    })
   }
 }
 
@@ -84,7 +128,7 @@ const convertTable = async (
     })
   }
   const dtype = packed?.dtype ?? (format as 'f32')
-  const data = await conversion.convert(info, dtype)
+  const data = await conversion.rows(info, dtype)
   const { name, rows, cols } = table
   return { name, rows, cols, dtype, format, bytes: data.length, region: conversion.add(data), offset: 0 }
 }
@@ -103,26 +147,15 @@ const convertLayer = async (
     offset: 0,
     bytes: data.length,
   })
-  if (format !== 'int8') return { weight: placed(format, info.shape, await conversion.convert(info, format)) }
-  const { rows, cols } = asStored(info.name, info)
-  const codes = new Uint8Array(rows * cols)
-  const scales = new Uint8Array(rows * 4)
-  let row = 0
-  for await (const chunk of conversion.rows(info, 'f32')) {
-    const values = new Float32Array(chunk.buffer, chunk.byteOffset, chunk.length / 4)
-    const count = values.length / cols
-    const encoded = await scaledRows('int8', values, count, cols)
-    codes.set(encoded.codes, row * cols)
-    scales.set(encoded.scales, row * 4)
-    row += count
-  }
+  if (format !== 'int8') return { weight: placed(format, info.shape, await conversion.rows(info, format)) }
+  const { codes, scales } = await conversion.int8(info)
   return {
     weight: placed('i8', info.shape, codes),
-    scales: placed('f32', [rows, 1], scales, `${info.name}_scale`),
+    scales: placed('f32', [scales.length / 4, 1], scales, `${info.name}_scale`),
   }
 }
 
-/** Throws E_UNSUPPORTED, E_RANGE (a number that the format cannot hold), E_IO, E_ABORTED. */
+/** Throws E_UNSUPPORTED, E_MEMORY, E_RANGE (a number that the format cannot hold), E_IO, E_ABORTED. */
 export const convertParts = async (opened: OpenedRecommender, options: ConvertOptions): Promise<ConvertedParts> => {
   const { config, conversions, weights } = opened
   if (conversions.tables.size + conversions.layers.size === 0) return { parts: opened, memory: 0 }

@@ -1,7 +1,7 @@
 /** One version of a recommender's tables and weights: opened, sized to the memory there is, loaded. */
 import { cpu, cpuDevice } from '../device/cpu.js'
 import type { DeviceProgram } from '../device/device.js'
-import { DroverError, throwIfAborted } from '../errors.js'
+import { throwIfAborted } from '../errors.js'
 import { type OpenedRecommender, openRecommender, programOf, summaryOf } from '../model/open-recommender.js'
 import type { IndexPolicy } from '../program/bags.js'
 import { planProgram } from '../program/plan.js'
@@ -88,23 +88,21 @@ export const loadVersion = async (path: string, options: RecommenderOptions): Pr
   const onProgress = options.onProgress && ascending(options.onProgress)
   throwIfAborted(signal, 'loading')
   const opened = await openRecommender(path, { signal, onProgress: share(onProgress, 0, 0.05) })
-  const { parts, memory } = await convertParts(opened, { threads, signal, onProgress: share(onProgress, 0.05, 0.2) })
+  const { parts, memory } = await convertParts(opened, {
+    threads,
+    memoryBudget,
+    signal,
+    onProgress: share(onProgress, 0.05, 0.2),
+  })
   const { config } = opened
   const build = (tables: 'mapped' | 'copied'): Program =>
     programOf(cpuDevice.layout, config, parts, { maxRows: maxBatch, activations: 'auto', tables })
   const mapped = build('mapped')
   const placement = choosePlacement({ ...opened, ...parts }, mapped, options)
   const program = placement === 'mapped' ? mapped : build('copied')
-  if (memoryBudget !== undefined && memoryBudget - memory < 1) {
-    throw new DroverError('E_MEMORY', 'the recommender does not fit', {
-      field: 'options.memoryBudget',
-      found: `${memory} bytes for converted tables and layers`,
-      expected: `less than ${memoryBudget}`,
-    })
-  }
   const loaded = await cpuDevice.load(program, parts.regions, {
     ...(threads === undefined ? {} : { threads }),
-    ...(memoryBudget === undefined ? {} : { memoryBudget: memoryBudget - memory }),
+    ...(memoryBudget === undefined ? {} : { memoryBudget: Math.max(1, memoryBudget - memory) }),
     ...(signal === undefined ? {} : { signal }),
     ...(onProgress === undefined ? {} : { onProgress: share(onProgress, 0.2, 1, 'preparing tables and weights') }),
   })
