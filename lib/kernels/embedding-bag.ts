@@ -34,6 +34,7 @@ export interface EmbeddingTable {
   readonly parameters?: 'first' | 'last'
 }
 
+/** How lookups are pooled, and what comes out. */
 export interface EmbeddingBagOptions {
   /** Default 'sum'. A mean divides by the number of lookups; a maximum takes no weights. An empty bag is 0. */
   pooling?: Pooling

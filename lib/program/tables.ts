@@ -18,8 +18,10 @@ export interface TableSource {
 
 /** In order of native/kernels/recommend/recommend.h. */
 export const poolings = ['sum', 'mean', 'max'] as const
+/** How the rows of a bag become one. */
 export type Pooling = (typeof poolings)[number]
 export const bagOutputs = ['f32', 'f16', 'bf16'] as const
+/** What pooled rows are rounded to. */
 export type BagOutput = (typeof bagOutputs)[number]
 
 export interface EmbeddingBagOptions {

@@ -1,3 +1,3 @@
 #include "../simd/codes_neon.h"
 #define DROVER_RECOMMEND recommend_neon
-#include "table.inl"
+#include "../recommend/table.inl"

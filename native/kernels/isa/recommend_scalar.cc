@@ -1,3 +1,3 @@
 #include "../simd/codes_scalar.h"
 #define DROVER_RECOMMEND recommend_scalar
-#include "table.inl"
+#include "../recommend/table.inl"
