@@ -17,6 +17,12 @@ export type { RecommenderOptions, ScoreOptions, SwapOptions } from './recommend/
 export { loadRecommender, Recommender } from './recommend/recommender.js'
 export type { ScoreRequest } from './recommend/request.js'
 export type { HistogramReport, RecommenderStats } from './recommend/stats.js'
+export {
+  type ValidateOptions,
+  type ValidationChoice,
+  type ValidationReport,
+  validateRecommender,
+} from './recommend/validate.js'
 export type { RecommenderInfo, TableInfo } from './recommend/version.js'
 export type { ChatMessage, ChatOptions } from './text/chat.js'
 export { loadTokenizer } from './text/load.js'

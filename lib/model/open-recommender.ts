@@ -39,7 +39,7 @@ export interface OpenedRecommender extends RecommenderParts {
 }
 
 /** Which format a module is stored in; undefined where it has none of {@link layerFormats}. */
-const storedLayerFormat = ({ source, scales }: QuantizedSource, module: string): LayerFormat | undefined => {
+export const storedLayerFormat = ({ source, scales }: QuantizedSource, module: string): LayerFormat | undefined => {
   const info = source.tensors.get(`${module}.weight`) ?? source.tensors.get(module)
   if (info?.dtype === 'i8') return scales.has(info.name) ? 'int8' : undefined
   return layerFormats.find((format) => format === info?.dtype)

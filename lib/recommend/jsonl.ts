@@ -167,3 +167,17 @@ export const parseRequestLine = (
     labels: perRow('label', label, rows, isLabel, '0 or 1', refuse),
   }
 }
+
+/** An error of a request, with the line that it stands in. */
+export const atLine = (error: unknown, { file, line }: LinePlace): unknown => {
+  if (!(error instanceof DroverError) || error.file !== undefined) return error
+  const { code, field, found, expected, hint } = error
+  return new DroverError(code, `line ${line} is refused`, {
+    file,
+    ...(field === undefined ? {} : { field }),
+    found,
+    expected,
+    ...(hint === undefined ? {} : { hint }),
+    cause: error,
+  })
+}

@@ -2,7 +2,7 @@
 import { createReadStream } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { DroverError } from '../../errors.js'
-import { parseRequestLine, type RequestLine } from '../../recommend/jsonl.js'
+import { atLine, parseRequestLine, type RequestLine } from '../../recommend/jsonl.js'
 import type { RecommenderOptions } from '../../recommend/options.js'
 import { loadRecommender, type Recommender } from '../../recommend/recommender.js'
 import { type Arguments, type Command, usageError } from '../command.js'
@@ -129,7 +129,7 @@ const answerAll = async (
     try {
       json(await pending)
     } catch (error) {
-      if (!keepGoing) throw located(error, file, line)
+      if (!keepGoing) throw atLine(error, { file, line })
       json(failureOf(error, line))
       process.exitCode = 1
     }
@@ -144,18 +144,4 @@ const answerAll = async (
     if (queue.length >= inFlight) await writeFirst()
   }
   while (queue.length > 0) await writeFirst()
-}
-
-/** An error of a request, with the line that it stands in. */
-const located = (error: unknown, file: string, line: number): unknown => {
-  if (!(error instanceof DroverError) || error.file !== undefined) return error
-  const { code, field, found, expected, hint } = error
-  return new DroverError(code, `line ${line} is refused`, {
-    file,
-    field,
-    found,
-    expected,
-    ...(hint === undefined ? {} : { hint }),
-    cause: error,
-  })
 }

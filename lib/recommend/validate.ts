@@ -1,0 +1,346 @@
+/** A recommender in two precisions over labelled requests: what each layer and the predictions lose, and what to keep. */
+import {
+  checkBoolean,
+  checkFunction,
+  checkInteger,
+  checkNumber,
+  checkOneOf,
+  checkOptions,
+  checkPath,
+  checkSignal,
+} from '../check.js'
+import {
+  configText,
+  type RecommenderType,
+  recommenderTypes,
+  requantizedConfig,
+  writeRecommender,
+} from '../convert/recommender.js'
+import { DroverError, throwIfAborted } from '../errors.js'
+import { type ConfigRecord, readHuggingFace } from '../format/config.js'
+import type { JsonObject } from '../format/json.js'
+import type { RecommenderConfig } from '../model/dlrm-config.js'
+import { type LayerFormat, layerFormats, type OpenedRecommender, openRecommenderAs } from '../model/open-recommender.js'
+import { type IndexPolicy, indexPolicies } from '../program/bags.js'
+import { chooseParts, type PartCost } from './choose.js'
+import {
+  compareNets,
+  type DataOptions,
+  type LabelCounts,
+  type LayerDifference,
+  type NetComparison,
+  type TableDifference,
+} from './compare.js'
+import { differences, type Form, ownForm, type Part, quantizationOf, quantizedForm, storedForm } from './forms.js'
+import { LayeredNet, rowsOfStep } from './layered-net.js'
+import type { PredictionQuality } from './metrics.js'
+import { checkNewFile, writeNewFile } from './new-file.js'
+
+/** Options of validateRecommender. Unknown ones are refused. */
+export interface ValidateOptions {
+  /** File of requests, a line of JSON for each, with `label`: 0 or 1 per row. */
+  data: string
+  /** Folder of the model that counts as right; default: the same weights as the files of the judged model hold them. */
+  against?: string
+  /**
+   * Formats to judge the model in, as `quantizeModel` has them: of tables, and of layers (default: as the tables, int8 where
+   * those are integers). Default: what its config says, and int8 where that converts nothing.
+   */
+  type?: RecommenderType
+  layers?: LayerFormat
+  /** Choose which tables and layers keep the precision of the reference. */
+  choose?: boolean
+  /** Largest relative change of normalised entropy that is chosen; default 0.0002. */
+  budget?: number
+  /**
+   * Where the choice is written, with `choose`: a config.json for the folder of the reference, if the name ends in .json;
+   * otherwise a new folder with the weights in the chosen formats.
+   */
+  output?: string
+  /** Replace `output` if it is a file that exists. */
+  overwrite?: boolean
+  /** What becomes of an index that its table does not have; default 'error'. */
+  indices?: IndexPolicy
+  /** Caps the workers of each step. */
+  threads?: number
+  onProgress?: (fraction: number, what: string) => void
+  signal?: AbortSignal
+}
+
+/** Formats by name: an entry `quantization` of config.json. */
+export interface Formats {
+  readonly tables: Readonly<Record<string, string>>
+  readonly layers: Readonly<Record<string, string>>
+}
+
+/** A net, and how good its predictions are. */
+export interface ValidatedNet extends PredictionQuality {
+  readonly path: string
+  readonly quantization: Formats
+}
+
+/** Numbers of the judged net less those of the reference. */
+export interface QualityChange extends PredictionQuality {
+  /** Change of normalised entropy, by that of the reference. */
+  readonly relativeNormalizedEntropy: number
+}
+
+interface JudgedNet {
+  readonly result: ValidatedNet
+  readonly change: QualityChange
+  /** In the order in which they are computed. */
+  readonly layers: readonly LayerDifference[]
+  readonly tables: readonly TableDifference[]
+}
+
+/** What was chosen. */
+export interface ValidationChoice extends JudgedNet {
+  readonly budget: number
+  /** What differs between reference and judged net: tables, then layers. */
+  readonly parts: readonly PartCost[]
+  /** Names of the parts that keep their precision. */
+  readonly kept: readonly string[]
+  /** File or folder that was written. */
+  readonly output?: string
+}
+
+/** What {@link validateRecommender} found. */
+export interface ValidationReport extends JudgedNet, LabelCounts {
+  readonly data: string
+  /** Share of positive rows. */
+  readonly baseRate: number
+  readonly reference: ValidatedNet
+  readonly choice?: ValidationChoice
+}
+
+const defaultBudget = 0.0002
+
+const checkedOptions = (input: unknown): ValidateOptions => {
+  const texts = ['data', 'against', 'output'] as const
+  const flags = ['choose', 'overwrite'] as const
+  const names = [...texts, ...flags, 'type', 'layers', 'budget', 'indices', 'threads', 'onProgress', 'signal']
+  const options = checkOptions('options', input, names) as unknown as ValidateOptions
+  checkPath('options.data', options.data)
+  for (const name of texts) if (options[name] !== undefined) checkPath(`options.${name}`, options[name])
+  for (const name of flags) if (options[name] !== undefined) checkBoolean(`options.${name}`, options[name])
+  if (options.type !== undefined) checkOneOf('options.type', options.type, recommenderTypes)
+  if (options.layers !== undefined) checkOneOf('options.layers', options.layers, layerFormats)
+  if (options.indices !== undefined) checkOneOf('options.indices', options.indices, indexPolicies)
+  if (options.budget !== undefined) checkNumber('options.budget', options.budget, 0)
+  if (options.threads !== undefined) checkInteger('options.threads', options.threads, 1, 1024)
+  if (options.onProgress !== undefined) checkFunction('options.onProgress', options.onProgress)
+  if (options.signal !== undefined) checkSignal('options.signal', options.signal)
+  if (options.output !== undefined && !options.choose) {
+    throw new DroverError('E_ARGUMENT', 'there is nothing to write', {
+      field: 'options.output',
+      found: options.output,
+      expected: 'options.choose beside it',
+    })
+  }
+  return options
+}
+
+/** A folder, and the form in which it is computed. */
+interface Side {
+  readonly path: string
+  readonly record: ConfigRecord
+  readonly config: RecommenderConfig
+  readonly form: Form
+}
+
+const open = async (
+  path: string,
+  signal: AbortSignal | undefined,
+): Promise<{ record: ConfigRecord; opened: OpenedRecommender }> => {
+  const { config: record } = await readHuggingFace(path, { signal })
+  return { record, opened: await openRecommenderAs(record, path, { signal }) }
+}
+
+/** The judged model in the form that is asked for. */
+const judgedForm = (opened: OpenedRecommender, { type, layers, against }: ValidateOptions): Form => {
+  const { tables, layers: converted } = opened.conversions
+  const isConverted = tables.size + converted.size > 0
+  if (type === undefined && layers === undefined && (isConverted || against !== undefined)) return ownForm(opened)
+  return quantizedForm(storedForm(opened), type ?? 'int8', layers)
+}
+
+const sidesOf = async (
+  path: string,
+  options: ValidateOptions,
+): Promise<{ right: Side; judged: Side; parts: Part[] }> => {
+  const { signal, against } = options
+  const { record, opened } = await open(path, signal)
+  const { config } = opened
+  const judged: Side = { path, record, config, form: judgedForm(opened, options) }
+  if (against !== undefined) {
+    const other = await open(against, signal)
+    checkSameShape(config, other.opened.config, against)
+    const right = { path: against, record: other.record, config: other.opened.config, form: ownForm(other.opened) }
+    const parts = differences(right.config, right.form, judged.form)
+    if (options.choose) checkChoosable(parts, right.form, other.opened, options)
+    return { right, judged, parts }
+  }
+  const right: Side = { path, record, config, form: storedForm(opened) }
+  const parts = differences(config, right.form, judged.form)
+  if (parts.length > 0) return { right, judged, parts }
+  throw new DroverError('E_ARGUMENT', 'both precisions are the same', {
+    field: 'options.against',
+    found: 'no tables and layers that would be converted',
+    expected: 'a model to compare with, or another type',
+    hint: 'give the model that this one was made from, or a type that it is not stored in',
+  })
+}
+
+/** What is computed must be the same but for its precision. */
+const checkSameShape = (judged: RecommenderConfig, right: RecommenderConfig, against: string): void => {
+  const shapeOf = ({ file, lossThreshold, tables, ...rest }: RecommenderConfig): Record<string, unknown> => ({
+    ...rest,
+    tables: tables.map(({ rows, dim }) => [rows, dim]),
+  })
+  const [found, expected] = [shapeOf(right), shapeOf(judged)]
+  for (const key of new Set([...Object.keys(expected), ...Object.keys(found)])) {
+    if (JSON.stringify(found[key]) === JSON.stringify(expected[key])) continue
+    throw new DroverError('E_SHAPE', 'the models are not of one shape', {
+      file: against,
+      field: key,
+      found: found[key],
+      expected: expected[key],
+    })
+  }
+}
+
+/** A choice converts the weights of the reference, which must be there as floats. */
+const checkChoosable = (
+  parts: readonly Part[],
+  form: Form,
+  opened: OpenedRecommender,
+  options: ValidateOptions,
+): void => {
+  const refuse = (what: string, field: string, found: string, expected: string): DroverError =>
+    new DroverError('E_ARGUMENT', what, { field, found, expected, hint: 'compare with a model of floats' })
+  if (parts.length === 0) {
+    throw refuse('the models differ in no format', 'options.against', options.against ?? '', 'a model in other formats')
+  }
+  const stored = storedForm(opened)
+  const packed = differences(opened.config, stored, form)
+    .concat(parts)
+    .find(({ from }) => !['f32', 'f16', 'bf16'].includes(from))
+  if (packed !== undefined)
+    throw refuse('what is quantised cannot be kept in higher precision', packed.name, packed.from, 'floats')
+}
+
+const asFormats = (quantization: JsonObject): Formats => {
+  const entry = (key: string) =>
+    Object.fromEntries((quantization.get(key) as JsonObject).entries()) as Record<string, string>
+  return { tables: entry('tables'), layers: entry('layers') }
+}
+
+const netOf = ({ path, config, form }: Side, quality: PredictionQuality): ValidatedNet => ({
+  path,
+  quantization: asFormats(quantizationOf(config, form)),
+  ...quality,
+})
+
+const judgedNet = (side: Side, { reference, result, layers, tables }: NetComparison): JudgedNet => ({
+  result: netOf(side, result),
+  change: {
+    auc: result.auc - reference.auc,
+    logLoss: result.logLoss - reference.logLoss,
+    normalizedEntropy: result.normalizedEntropy - reference.normalizedEntropy,
+    relativeNormalizedEntropy: (result.normalizedEntropy - reference.normalizedEntropy) / reference.normalizedEntropy,
+  },
+  layers,
+  tables,
+})
+
+const isConfigFile = (output: string): boolean => /\.json$/i.test(output)
+
+/**
+ * Runs the folder `path` in two precisions over labelled requests. Memory does not grow with the data but for 8 bytes per row
+ * (AUC is exact). Throws E_ARGUMENT, E_IO, E_FORMAT, E_UNSUPPORTED, E_SHAPE (models of two shapes), E_RANGE (all labels are
+ * alike, a number is not finite, an index is out of range: the line is named), E_MEMORY, E_ABORTED.
+ */
+export const validateRecommender = async (path: string, input: ValidateOptions): Promise<ValidationReport> => {
+  checkPath('path', path)
+  const options = checkedOptions(input)
+  const { data: file, choose = false, budget = defaultBudget, output, overwrite = false, signal, threads } = options
+  throwIfAborted(signal, 'validating')
+  if (output !== undefined && !(overwrite && isConfigFile(output))) await checkNewFile('options.output', output)
+  const { right, judged, parts } = await sidesOf(path, options)
+  const net = { maxRows: rowsOfStep(right.config), indices: options.indices ?? 'error', threads, signal }
+  const load = (title: string, { path: from, record, config }: Side, form: Form): Promise<LayeredNet> =>
+    LayeredNet.load(title, from, record, config, form, net)
+  /** Progress of reading the data: the share [from, to) of all. */
+  const data = (from: number, to: number, what: string): DataOptions => ({
+    ...net,
+    file,
+    onProgress: (fraction) => options.onProgress?.(from + (to - from) * fraction, what),
+  })
+  const ownShare = choose ? 0.2 : 1
+
+  const reference = await load('the reference', right, right.form)
+  try {
+    const result = await load('the judged model', judged, judged.form)
+    const comparison = await compareNets(reference, result, data(0, ownShare, 'comparing')).finally(() =>
+      result.close(),
+    )
+    const { rows, positives } = comparison
+    const report = {
+      data: file,
+      rows,
+      positives,
+      baseRate: positives / rows,
+      reference: netOf(right, comparison.reference),
+      ...judgedNet(judged, comparison),
+    }
+    if (!choose) return report
+    const chosen = await chooseParts({
+      reference,
+      form: right.form,
+      parts,
+      budget,
+      entropy: comparison.reference.normalizedEntropy,
+      load: (form) => load('a candidate', right, form),
+      data: (pass, passes) => {
+        const shareOf = (done: number): number => ownShare + ((1 - ownShare) * done) / passes
+        return data(shareOf(pass), shareOf(pass + 1), 'choosing')
+      },
+      check: (counts) => checkUnchanged(file, comparison, counts),
+    })
+    const side = { ...right, form: chosen.form }
+    const choice: ValidationChoice = {
+      budget,
+      parts: chosen.parts,
+      kept: chosen.parts.filter(({ kept }) => kept).map(({ name }) => name),
+      ...judgedNet(side, chosen.comparison),
+      ...(output === undefined ? {} : { output }),
+    }
+    if (output !== undefined) await writeChoice(side, output, options)
+    return { ...report, choice }
+  } finally {
+    await reference.close()
+  }
+}
+
+const writeChoice = async (
+  { path, record, config, form }: Side,
+  output: string,
+  { overwrite = false, threads, signal }: ValidateOptions,
+): Promise<void> => {
+  const chosen = requantizedConfig(record, quantizationOf(config, form))
+  if (isConfigFile(output)) return writeNewFile('options.output', output, configText(chosen), overwrite)
+  await writeRecommender(chosen, path, output, {
+    ...(threads === undefined ? {} : { threads }),
+    ...(signal === undefined ? {} : { signal }),
+  })
+}
+
+/** The data is read several times. */
+const checkUnchanged = (file: string, first: LabelCounts, counts: LabelCounts): void => {
+  if (counts.rows === first.rows && counts.positives === first.positives) return
+  throw new DroverError('E_IO', 'the labelled requests have changed while they were read', {
+    file,
+    found: `${counts.rows} rows, ${counts.positives} positive`,
+    expected: `${first.rows} rows, ${first.positives} positive`,
+  })
+}
