@@ -13,6 +13,7 @@ import { perplexity } from './commands/perplexity.js'
 import { quantize } from './commands/quantize.js'
 import { rank } from './commands/rank.js'
 import { tokenize } from './commands/tokenize.js'
+import { validate } from './commands/validate.js'
 import { toJson } from './output.js'
 
 const commands: readonly Command[] = [
@@ -23,11 +24,12 @@ const commands: readonly Command[] = [
   perplexity,
   quantize,
   rank,
+  validate,
   bench,
   doctor,
   demo,
 ]
-const later = ['validate', 'pull', 'serve']
+const later = ['pull', 'serve']
 
 const overview = (): string => {
   const rows = commands.map(

@@ -43,7 +43,7 @@ export const ownForm = (opened: OpenedRecommender): Form => {
   }
 }
 
-const isFloat = (format: string): boolean => floatFormats.some((name) => name === format)
+export const isFloat = (format: string): boolean => floatFormats.some((name) => name === format)
 
 /** What `drover quantize` would make of floats; what the files hold in integers stays. */
 export const quantizedForm = (stored: Form, type: RecommenderType, layers = layerFormatOf(type)): Form => ({

@@ -8,7 +8,7 @@ import { layerNames } from '../model/dlrm.js'
 import type { RecommenderConfig } from '../model/dlrm-config.js'
 import { openRecommenderAs, programOf } from '../model/open-recommender.js'
 import type { IndexPolicy } from '../program/bags.js'
-import type { Program } from '../program/program.js'
+import type { ActivationMode, Program } from '../program/program.js'
 import { bagStep, type Step } from '../program/step.js'
 import { convertParts } from './convert.js'
 import { type Form, quantizationOf } from './forms.js'
@@ -103,7 +103,7 @@ export class LayeredNet {
   }
 
   /**
-   * Loads the weights at `path` in a form; tables stay mapped. Throws E_FORMAT, E_UNSUPPORTED (a conversion that there is
+   * Loads the weights at `path` in a form; tables stay mapped. `activations`: 'f32' does not round what int8 layers multiply. Throws E_FORMAT, E_UNSUPPORTED (a conversion that there is
    * not), E_RANGE (a number that a format cannot hold), E_MEMORY, E_IO, E_ABORTED.
    */
   static async load(
@@ -111,12 +111,12 @@ export class LayeredNet {
     path: string,
     record: ConfigRecord,
     config: RecommenderConfig,
-    form: Form,
+    { form, activations }: { readonly form: Form; readonly activations: ActivationMode },
     { maxRows, indices, threads, signal }: NetOptions,
   ): Promise<LayeredNet> {
     const opened = await openRecommenderAs(requantizedConfig(record, quantizationOf(config, form)), path, { signal })
     const { parts } = await convertParts(opened, { threads, signal })
-    const program = programOf(cpuDevice.layout, config, parts, { maxRows, activations: 'auto', tables: 'mapped' })
+    const program = programOf(cpuDevice.layout, config, parts, { maxRows, activations, tables: 'mapped' })
     const loaded = await cpuDevice.load(program, parts.regions, {
       ...(threads === undefined ? {} : { threads }),
       ...(signal === undefined ? {} : { signal }),

@@ -10,7 +10,8 @@ export const checkNewFile = async (field: string, path: string): Promise<void> =
   throw new DroverError('E_ARGUMENT', 'the output exists', {
     field,
     found: path,
-    expected: exists.isDirectory() ? 'a new name' : 'a new name, or leave to overwrite it',
+    expected: 'a new name',
+    ...(exists.isDirectory() ? {} : { hint: 'overwrite: true (--force) replaces a file' }),
   })
 }
 

@@ -31,7 +31,16 @@ import {
   type NetComparison,
   type TableDifference,
 } from './compare.js'
-import { differences, type Form, ownForm, type Part, quantizationOf, quantizedForm, storedForm } from './forms.js'
+import {
+  differences,
+  type Form,
+  isFloat,
+  ownForm,
+  type Part,
+  quantizationOf,
+  quantizedForm,
+  storedForm,
+} from './forms.js'
 import { LayeredNet, rowsOfStep } from './layered-net.js'
 import type { PredictionQuality } from './metrics.js'
 import { checkNewFile, writeNewFile } from './new-file.js'
@@ -40,11 +49,14 @@ import { checkNewFile, writeNewFile } from './new-file.js'
 export interface ValidateOptions {
   /** File of requests, a line of JSON for each, with `label`: 0 or 1 per row. */
   data: string
-  /** Folder of the model that counts as right; default: the same weights as the files of the judged model hold them. */
+  /**
+   * Folder of the model that counts as right; default: the same weights as the files of the judged model hold them, with
+   * activations of int8 layers that are not rounded.
+   */
   against?: string
   /**
    * Formats to judge the model in, as `quantizeModel` has them: of tables, and of layers (default: as the tables, int8 where
-   * those are integers). Default: what its config says, and int8 where that converts nothing.
+   * those are integers). Default: what `quantization` of its config says, and int8 where it has none.
    */
   type?: RecommenderType
   layers?: LayerFormat
@@ -77,6 +89,8 @@ export interface Formats {
 export interface ValidatedNet extends PredictionQuality {
   readonly path: string
   readonly quantization: Formats
+  /** 'auto': int8 layers multiply activations rounded to 8 bits; 'f32': activations as they are. */
+  readonly activations: 'auto' | 'f32'
 }
 
 /** Numbers of the judged net less those of the reference. */
@@ -146,6 +160,7 @@ interface Side {
   readonly record: ConfigRecord
   readonly config: RecommenderConfig
   readonly form: Form
+  readonly activations: 'auto' | 'f32'
 }
 
 const open = async (
@@ -157,10 +172,13 @@ const open = async (
 }
 
 /** The judged model in the form that is asked for. */
-const judgedForm = (opened: OpenedRecommender, { type, layers, against }: ValidateOptions): Form => {
-  const { tables, layers: converted } = opened.conversions
-  const isConverted = tables.size + converted.size > 0
-  if (type === undefined && layers === undefined && (isConverted || against !== undefined)) return ownForm(opened)
+const judgedForm = (
+  record: ConfigRecord,
+  opened: OpenedRecommender,
+  { type, layers, against }: ValidateOptions,
+): Form => {
+  const isTold = record.has('quantization') || against !== undefined
+  if (type === undefined && layers === undefined && isTold) return ownForm(opened)
   return quantizedForm(storedForm(opened), type ?? 'int8', layers)
 }
 
@@ -168,27 +186,37 @@ const sidesOf = async (
   path: string,
   options: ValidateOptions,
 ): Promise<{ right: Side; judged: Side; parts: Part[] }> => {
-  const { signal, against } = options
+  const { signal, against, choose } = options
   const { record, opened } = await open(path, signal)
   const { config } = opened
-  const judged: Side = { path, record, config, form: judgedForm(opened, options) }
+  const form = judgedForm(record, opened, options)
+  const judged: Side = { path, record, config, form, activations: 'auto' }
   if (against !== undefined) {
     const other = await open(against, signal)
     checkSameShape(config, other.opened.config, against)
-    const right = { path: against, record: other.record, config: other.opened.config, form: ownForm(other.opened) }
-    const parts = differences(right.config, right.form, judged.form)
-    if (options.choose) checkChoosable(parts, right.form, other.opened, options)
+    const right: Side = {
+      path: against,
+      record: other.record,
+      config: other.opened.config,
+      form: ownForm(other.opened),
+      activations: 'auto',
+    }
+    const parts = differences(right.config, right.form, form)
+    if (choose) checkChoosable(parts, right.form, other.opened)
     return { right, judged, parts }
   }
-  const right: Side = { path, record, config, form: storedForm(opened) }
-  const parts = differences(config, right.form, judged.form)
-  if (parts.length > 0) return { right, judged, parts }
-  throw new DroverError('E_ARGUMENT', 'both precisions are the same', {
-    field: 'options.against',
-    found: 'no tables and layers that would be converted',
-    expected: 'a model to compare with, or another type',
-    hint: 'give the model that this one was made from, or a type that it is not stored in',
-  })
+  const right: Side = { ...judged, form: storedForm(opened), activations: 'f32' }
+  const parts = differences(config, right.form, form)
+  if (parts.length === 0 && ![...form.layers.values()].includes('int8')) {
+    throw new DroverError('E_ARGUMENT', 'both precisions are the same', {
+      field: 'options.against',
+      found: 'no table or layer that would be computed otherwise',
+      expected: 'a model to compare with, or another type',
+      hint: 'give the model that this one was made from, or a type that it is not stored in',
+    })
+  }
+  if (choose) checkChoosable(parts, right.form, opened)
+  return { right, judged, parts }
 }
 
 /** What is computed must be the same but for its precision. */
@@ -210,23 +238,20 @@ const checkSameShape = (judged: RecommenderConfig, right: RecommenderConfig, aga
 }
 
 /** A choice converts the weights of the reference, which must be there as floats. */
-const checkChoosable = (
-  parts: readonly Part[],
-  form: Form,
-  opened: OpenedRecommender,
-  options: ValidateOptions,
-): void => {
-  const refuse = (what: string, field: string, found: string, expected: string): DroverError =>
-    new DroverError('E_ARGUMENT', what, { field, found, expected, hint: 'compare with a model of floats' })
-  if (parts.length === 0) {
-    throw refuse('the models differ in no format', 'options.against', options.against ?? '', 'a model in other formats')
-  }
-  const stored = storedForm(opened)
-  const packed = differences(opened.config, stored, form)
-    .concat(parts)
-    .find(({ from }) => !['f32', 'f16', 'bf16'].includes(from))
+const checkChoosable = (parts: readonly Part[], form: Form, opened: OpenedRecommender): void => {
+  const refuse = (what: string, found: string, expected: string): DroverError =>
+    new DroverError('E_ARGUMENT', what, {
+      field: 'options.choose',
+      found,
+      expected,
+      hint: 'choose with the model of floats: against it, or from it by a type',
+    })
+  if (parts.length === 0)
+    throw refuse('there is nothing to choose', 'the same formats twice', 'tables or layers that differ')
+  const stored = differences(opened.config, storedForm(opened), form)
+  const packed = [...stored, ...parts].find(({ from }) => !isFloat(from))
   if (packed !== undefined)
-    throw refuse('what is quantised cannot be kept in higher precision', packed.name, packed.from, 'floats')
+    throw refuse('what is quantised has no higher precision', `${packed.name}: ${packed.from}`, 'floats')
 }
 
 const asFormats = (quantization: JsonObject): Formats => {
@@ -235,9 +260,10 @@ const asFormats = (quantization: JsonObject): Formats => {
   return { tables: entry('tables'), layers: entry('layers') }
 }
 
-const netOf = ({ path, config, form }: Side, quality: PredictionQuality): ValidatedNet => ({
+const netOf = ({ path, config, form, activations }: Side, quality: PredictionQuality): ValidatedNet => ({
   path,
   quantization: asFormats(quantizationOf(config, form)),
+  activations,
   ...quality,
 })
 
@@ -268,8 +294,8 @@ export const validateRecommender = async (path: string, input: ValidateOptions):
   if (output !== undefined && !(overwrite && isConfigFile(output))) await checkNewFile('options.output', output)
   const { right, judged, parts } = await sidesOf(path, options)
   const net = { maxRows: rowsOfStep(right.config), indices: options.indices ?? 'error', threads, signal }
-  const load = (title: string, { path: from, record, config }: Side, form: Form): Promise<LayeredNet> =>
-    LayeredNet.load(title, from, record, config, form, net)
+  const load = (title: string, { path: from, record, config, ...how }: Side): Promise<LayeredNet> =>
+    LayeredNet.load(title, from, record, config, how, net)
   /** Progress of reading the data: the share [from, to) of all. */
   const data = (from: number, to: number, what: string): DataOptions => ({
     ...net,
@@ -278,9 +304,9 @@ export const validateRecommender = async (path: string, input: ValidateOptions):
   })
   const ownShare = choose ? 0.2 : 1
 
-  const reference = await load('the reference', right, right.form)
+  const reference = await load('the reference', right)
   try {
-    const result = await load('the judged model', judged, judged.form)
+    const result = await load('the judged model', judged)
     const comparison = await compareNets(reference, result, data(0, ownShare, 'comparing')).finally(() =>
       result.close(),
     )
@@ -300,14 +326,14 @@ export const validateRecommender = async (path: string, input: ValidateOptions):
       parts,
       budget,
       entropy: comparison.reference.normalizedEntropy,
-      load: (form) => load('a candidate', right, form),
+      load: (form) => load('a candidate', { ...right, form, activations: 'auto' }),
       data: (pass, passes) => {
         const shareOf = (done: number): number => ownShare + ((1 - ownShare) * done) / passes
         return data(shareOf(pass), shareOf(pass + 1), 'choosing')
       },
       check: (counts) => checkUnchanged(file, comparison, counts),
     })
-    const side = { ...right, form: chosen.form }
+    const side: Side = { ...right, form: chosen.form, activations: 'auto' }
     const choice: ValidationChoice = {
       budget,
       parts: chosen.parts,
