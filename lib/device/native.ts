@@ -114,6 +114,13 @@ export interface NativeAddon {
     out: Uint8Array<ArrayBuffer>,
   ): { promise: Promise<Uint8Array<ArrayBuffer>>; abort(): void }
   quantizeSync(...args: Parameters<NativeAddon['quantize']>): void
+  /** Measures rows read at random for about a second, off the event loop. */
+  probeGather(
+    threads: number,
+    rows: number,
+    stride: number,
+    rowBytes: number,
+  ): Promise<{ rowsPerSecond: number; distance: number }>
   /** Measures the machine for some seconds, off the event loop. */
   probe(threads: number, bufferBytes: number): Promise<Limits>
 }

@@ -99,6 +99,17 @@ typedef struct drover_limits {
  * Reads `buffer_bytes` of memory (0: eight times the last cache, at least 512 MiB). Blocks for some seconds. */
 int drover_probe(uint32_t threads, uint64_t buffer_bytes, drover_limits* out, drover_error* error);
 
+/* Rows of a table read at random, by nothing but the reading: the most that any kernel for lookups can reach. */
+typedef struct drover_gather {
+  uint64_t rows, stride;  /* what the table has: rows, and bytes between them */
+  uint32_t row_bytes;     /* of a row, read by its lines */
+  uint32_t distance;      /* out: how many rows ahead memory was asked for when it was fastest */
+  double rows_per_second; /* out */
+} drover_gather;
+/* Measures it with `threads` threads (0: the pool's) as the best of many loops, 8 to 256 rows ahead, on huge pages
+ * where allowed. Blocks for about a second. */
+int drover_probe_gather(uint32_t threads, drover_gather* gather, drover_error* error);
+
 /* ---- number formats ---- */
 
 typedef struct drover_quantize_options {

@@ -7,6 +7,13 @@ namespace {
 
 // ---- rows ahead ----
 
+// The offset of a row's last byte where it may lie in one line more than the row's bytes fill; else 0. Rows begin at
+// multiples of some power of two.
+DROVER_INLINE uint32_t far_end(const uint8_t* rows, uint64_t stride, uint32_t row_bytes) {
+  const uint64_t places = stride | reinterpret_cast<uintptr_t>(rows) | 64;
+  return (row_bytes - 1) % 64 < (places & (0 - places)) ? 0 : row_bytes - 1;
+}
+
 // Moves the cursor to the next table that has lookups; false at the end.
 __attribute__((noinline)) bool next_table(Ahead& a) {
   while (a.left != 0) {
@@ -19,9 +26,7 @@ __attribute__((noinline)) bool next_table(Ahead& a) {
     a.rows = table.rows;
     a.stride = table.stride;
     a.lines = (table.row_bytes + 63) / 64;
-    // Rows begin at multiples of some power of two: those whose end may lie in one more line have that asked for, too.
-    const uint64_t places = table.stride | reinterpret_cast<uintptr_t>(table.rows) | 64;
-    a.last = (table.row_bytes - 1) % 64 < (places & (0 - places)) ? 0 : table.row_bytes - 1;
+    a.last = far_end(table.rows, table.stride, table.row_bytes);
     if (a.next < a.stop) return true;
   }
   a.next = a.stop;

@@ -62,31 +62,50 @@ void sigmoid(const float* x, uint32_t cols, float* out) {
   });
 }
 
-template <int kLevel>
-uint64_t gather_to(const uint8_t* rows, uint32_t lines, const uint32_t* indices, uint64_t count, uint32_t distance) {
-  const uint64_t stride = uint64_t{lines} * 64;
-  uint64_t sums[4] = {};
-  const auto ask = [&](uint64_t i) {
-    const uint8_t* row = rows + indices[i] * stride;
-    for (uint32_t line = 0; line < lines; line++) __builtin_prefetch(row + uint64_t{line} * 64, 0, kLevel);
-  };
-  for (uint64_t i = 0; i < count && i < distance; i++) ask(i);
-  for (uint64_t i = 0; i < count; i++) {
-    if (i + distance < count) ask(i + distance);
-    const uint8_t* row = rows + indices[i] * stride;
-    for (uint32_t line = 0; line < lines; line++) {
-      uint64_t word;
-      memcpy(&word, row + uint64_t{line} * 64, sizeof word);
-      sums[line % 4] += word;
-    }
+// One byte of each line that a row lies in, asked for in the order in which it is read; nothing else is done. kLines as
+// in ask_lines. (What asks is part of its caller before GCC looks for functions without effect: it takes a request to
+// memory for none.)
+template <int kLevel, uint32_t kLines>
+uint64_t gather_lines(const GatherWork& work, uint32_t distance, uint32_t lines, uint32_t last) {
+  const uint64_t ahead = distance < work.count ? distance : work.count;
+  uint64_t sum = 0;
+  for (uint64_t i = 0; i < ahead; i++) {
+    ask_lines<kLines, kLevel>(work.rows + work.indices[i] * work.stride, lines, last);
   }
-  return sums[0] + sums[1] + sums[2] + sums[3];
+  for (uint64_t i = 0; i < work.count; i++) {
+    if (i + ahead < work.count) {
+      ask_lines<kLines, kLevel>(work.rows + work.indices[i + ahead] * work.stride, lines, last);
+    }
+    const uint8_t* row = work.rows + work.indices[i] * work.stride;
+    if constexpr (kLines != 0) {
+#pragma GCC unroll 8
+      for (uint32_t line = 0; line < kLines; line++) sum += row[line * 64];
+    } else {
+      for (uint32_t line = 0; line < lines; line++) sum += row[uint64_t{line} * 64];
+    }
+    if (last != 0) sum += row[last];
+  }
+  return sum;
 }
 
-uint64_t gather(const uint8_t* rows, uint32_t lines, const uint32_t* indices, uint64_t count, uint32_t distance,
-                bool near) {
-  return near ? gather_to<3>(rows, lines, indices, count, distance)
-              : gather_to<2>(rows, lines, indices, count, distance);
+template <int kLevel>
+uint64_t gather_to(const GatherWork& work, uint32_t distance) {
+  const uint32_t lines = (work.row_bytes + 63) / 64;
+  const uint32_t last = far_end(work.rows, work.stride, work.row_bytes);
+  switch (lines) {
+    case 1:
+      return gather_lines<kLevel, 1>(work, distance, lines, last);
+    case 2:
+      return gather_lines<kLevel, 2>(work, distance, lines, last);
+    case 4:
+      return gather_lines<kLevel, 4>(work, distance, lines, last);
+    default:
+      return gather_lines<kLevel, 0>(work, distance, lines, last);
+  }
+}
+
+uint64_t gather(const GatherWork& work, uint32_t distance, bool near) {
+  return near ? gather_to<3>(work, distance) : gather_to<2>(work, distance);
 }
 
 constexpr void fill_features(RecommendKernels& table) {

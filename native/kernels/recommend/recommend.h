@@ -76,6 +76,14 @@ struct BagKernel {
   void (*part)(const BagWork& work, uint32_t begin, uint32_t end, Ahead& ahead, float* out);
 };
 
+struct GatherWork {
+  const uint8_t* rows;
+  uint64_t stride;
+  uint32_t row_bytes;
+  const uint32_t* indices;
+  uint64_t count;
+};
+
 struct RecommendKernels {
   BagKernel bag[kDTypeCount];  // by dtype of the table; null: no format of tables
   // Parts [count][dim] of a bag of `lookups` into its output.
@@ -94,10 +102,9 @@ struct RecommendKernels {
   void (*cross)(const float* x0, const float* y, const float* x, uint32_t cols, float* out);
   // out = 1 / (1 + e^-x)
   void (*sigmoid)(const float* x, uint32_t cols, float* out);
-  // For measuring the machine: reads one word of every line of rows of whole lines, asked for `distance` rows ahead,
-  // into the first-level cache (near) or the second.
-  uint64_t (*gather)(const uint8_t* rows, uint32_t lines, const uint32_t* indices, uint64_t count, uint32_t distance,
-                     bool near);
+  // For measuring the machine: reads random rows, asked for `distance` rows ahead into the first-level cache (near) or
+  // the second.
+  uint64_t (*gather)(const GatherWork& work, uint32_t distance, bool near);
 };
 
 const RecommendKernels* recommend_scalar();
