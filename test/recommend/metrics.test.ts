@@ -75,7 +75,7 @@ test('AUC of many rows', async () => {
   const n = 100_003
   const scores = Array.from({ length: n }, (_, i) => (i * 7919) % n)
   const half = Math.floor(n / 2)
-  const labels = scores.map((score) => ((score > half) !== (score === half + 1 || score === 0) ? 1 : 0))
+  const labels = scores.map((score) => (score > half !== (score === half + 1 || score === 0) ? 1 : 0))
   const positives = labels.filter((label) => label === 1).length
   // The positive of score 0 loses against all negatives; the negative of score half + 1 wins against that one alone.
   const negatives = n - positives
