@@ -1,6 +1,6 @@
 /** Which tables and layers keep their precision so that a net's normalised entropy stays within a budget. */
 import { compareNets, type DataOptions, entropiesOf, type LabelCounts, type NetComparison } from './compare.js'
-import { changedForm, type Form, type Part } from './forms.js'
+import type { Part } from './forms.js'
 import type { LayeredNet } from './layered-net.js'
 
 /** What the quantisation of one table or layer costs. */
@@ -19,19 +19,20 @@ export interface PartCost {
 
 export interface Chosen {
   readonly parts: readonly PartCost[]
-  readonly form: Form
+  /** Those that are quantised. */
+  readonly quantised: readonly Part[]
   readonly comparison: NetComparison
 }
 
 export interface ChooseOptions {
   readonly reference: LayeredNet
-  readonly form: Form
   readonly parts: readonly Part[]
   /** Largest relative change of normalised entropy, of a part alone and of the whole. */
   readonly budget: number
   /** Normalised entropy of the reference. */
   readonly entropy: number
-  load(form: Form): Promise<LayeredNet>
+  /** The reference with these parts quantised. */
+  load(parts: readonly Part[]): Promise<LayeredNet>
   data(pass: number, passes: number): DataOptions
   /** Told of what each reading of the data has counted. */
   check(counts: LabelCounts): void
@@ -40,14 +41,15 @@ export interface ChooseOptions {
 /** Nets that are loaded at once: the file is read once for all of them. */
 const together = 8
 
+/** Runs `body` with a net for each of the sets of quantised parts. */
 const withNets = async <T>(
   load: ChooseOptions['load'],
-  forms: readonly Form[],
+  sets: readonly (readonly Part[])[],
   body: (nets: readonly LayeredNet[]) => Promise<T>,
 ): Promise<T> => {
   const nets: LayeredNet[] = []
   try {
-    for (const form of forms) nets.push(await load(form))
+    for (const set of sets) nets.push(await load(set))
     return await body(nets)
   } finally {
     await Promise.all(nets.map((net) => net.close()))
@@ -61,7 +63,6 @@ const withNets = async <T>(
  */
 export const chooseParts = async ({
   reference,
-  form,
   parts,
   budget,
   entropy,
@@ -71,9 +72,9 @@ export const chooseParts = async ({
 }: ChooseOptions): Promise<Chosen> => {
   const alonePasses = Math.ceil(parts.length / together)
   const passes = alonePasses + 2
-  /** Relative changes of normalised entropy, in the order of the forms. */
-  const changesOf = async (forms: readonly Form[], pass: number): Promise<number[]> => {
-    const { entropies, counts } = await withNets(load, forms, (nets) => entropiesOf(nets, data(pass, passes)))
+  /** Relative changes of normalised entropy when these parts are quantised, set by set. */
+  const changesOf = async (sets: readonly (readonly Part[])[], pass: number): Promise<number[]> => {
+    const { entropies, counts } = await withNets(load, sets, (nets) => entropiesOf(nets, data(pass, passes)))
     check(counts)
     return entropies.map((found) => (found - entropy) / entropy)
   }
@@ -81,30 +82,22 @@ export const chooseParts = async ({
   const changes: number[] = []
   for (let pass = 0; pass < alonePasses; pass++) {
     const own = parts.slice(pass * together, (pass + 1) * together)
-    changes.push(
-      ...(await changesOf(
-        own.map((part) => changedForm(form, [part])),
-        pass,
-      )),
-    )
+    const alone = own.map((part) => [part])
+    changes.push(...(await changesOf(alone, pass)))
   }
   const order = parts.map((_, i) => i).sort((a, b) => (changes[b] as number) - (changes[a] as number) || a - b)
-  const formKeeping = (count: number): Form =>
-    changedForm(
-      form,
-      order.slice(count).map((i) => parts[i] as Part),
-    )
+  const withoutFirst = (count: number): Part[] => order.slice(count).map((i) => parts[i] as Part)
 
   let kept = changes.filter((change) => change > budget).length
   // With all parts kept, it is the reference itself.
   for (let found = false; !found && kept < parts.length; ) {
     const counts = Array.from({ length: Math.min(together, parts.length - kept) }, (_, i) => kept + i)
-    const within = (await changesOf(counts.map(formKeeping), alonePasses)).findIndex((change) => change <= budget)
+    const within = (await changesOf(counts.map(withoutFirst), alonePasses)).findIndex((change) => change <= budget)
     found = within !== -1
     kept += found ? within : counts.length
   }
-  const chosen = formKeeping(kept)
-  const comparison = await withNets(load, [chosen], ([net]) =>
+  const quantised = withoutFirst(kept)
+  const comparison = await withNets(load, [quantised], ([net]) =>
     compareNets(reference, net as LayeredNet, data(alonePasses + 1, passes)),
   )
   check(comparison)
@@ -118,7 +111,7 @@ export const chooseParts = async ({
       change: changes[i] as number,
       kept: keeps.has(i),
     })),
-    form: chosen,
+    quantised,
     comparison,
   }
 }

@@ -1,6 +1,6 @@
 /**
  * Tables and layers that the config wants in another format than the files hold: converted into memory as a model is
- * loaded. `drover quantize` does the same once and for all.
+ * loaded, or to where the caller keeps them. `drover quantize` does the same once and for all.
  */
 import { convertRows } from '../convert/rows.js'
 import { scaledTensor } from '../convert/scaled-tensor.js'
@@ -19,6 +19,8 @@ interface ConvertOptions {
   threads?: number | undefined
   signal?: AbortSignal | undefined
   onProgress?: ((fraction: number, what: string) => void) | undefined
+  /** Keeps what has been converted; default: in memory. */
+  store?: ((data: Uint8Array) => Promise<RegionSource>) | undefined
 }
 
 /** What is computed with, and bytes of memory that it takes beside the files. */
@@ -130,7 +132,7 @@ const convertTable = async (
   const dtype = packed?.dtype ?? (format as 'f32')
   const data = await conversion.rows(info, dtype)
   const { name, rows, cols } = table
-  return { name, rows, cols, dtype, format, bytes: data.length, region: conversion.add(data), offset: 0 }
+  return { name, rows, cols, dtype, format, bytes: data.length, region: await conversion.add(data), offset: 0 }
 }
 
 /** The tensor of a layer, and its scales where it has some, in memory. */
@@ -139,19 +141,19 @@ const convertLayer = async (
   info: TensorInfo,
   format: LayerFormat,
 ): Promise<{ weight: TensorInfo; scales?: TensorInfo }> => {
-  const placed = (dtype: TensorInfo['dtype'], shape: readonly number[], data: Uint8Array, name = info.name) => ({
+  const placed = async (dtype: TensorInfo['dtype'], shape: readonly number[], data: Uint8Array, name = info.name) => ({
     name,
     dtype,
     shape,
-    file: conversion.add(data),
+    file: await conversion.add(data),
     offset: 0,
     bytes: data.length,
   })
-  if (format !== 'int8') return { weight: placed(format, info.shape, await conversion.rows(info, format)) }
+  if (format !== 'int8') return { weight: await placed(format, info.shape, await conversion.rows(info, format)) }
   const { codes, scales } = await conversion.int8(info)
   return {
-    weight: placed('i8', info.shape, codes),
-    scales: placed('f32', [scales.length / 4, 1], scales, `${info.name}_scale`),
+    weight: await placed('i8', info.shape, codes),
+    scales: await placed('f32', [scales.length / 4, 1], scales, `${info.name}_scale`),
   }
 }
 

@@ -1,17 +1,13 @@
 /** A recommender in one form, run as a whole or layer by layer, with every layer's numbers to be read. */
-import { requantizedConfig } from '../convert/recommender.js'
 import { cpuDevice } from '../device/cpu.js'
 import type { DeviceProgram } from '../device/device.js'
 import { DroverError } from '../errors.js'
-import type { ConfigRecord } from '../format/config.js'
 import { layerNames } from '../model/dlrm.js'
 import type { RecommenderConfig } from '../model/dlrm-config.js'
-import { openRecommenderAs, programOf } from '../model/open-recommender.js'
+import { programOf, type RecommenderParts } from '../model/open-recommender.js'
 import type { IndexPolicy } from '../program/bags.js'
 import type { ActivationMode, Program } from '../program/program.js'
 import { bagStep, type Step } from '../program/step.js'
-import { convertParts } from './convert.js'
-import { type Form, quantizationOf } from './forms.js'
 import type { LabelledBatch } from './labelled.js'
 import type { RequestShape } from './request.js'
 
@@ -103,19 +99,16 @@ export class LayeredNet {
   }
 
   /**
-   * Loads the weights at `path` in a form; tables stay mapped. `activations`: 'f32' does not round what int8 layers multiply. Throws E_FORMAT, E_UNSUPPORTED (a conversion that there is
-   * not), E_RANGE (a number that a format cannot hold), E_MEMORY, E_IO, E_ABORTED.
+   * Loads weights; tables stay mapped. `activations`: 'f32' does not round what int8 layers multiply. Throws E_FORMAT,
+   * E_UNSUPPORTED, E_MEMORY, E_IO, E_ABORTED.
    */
   static async load(
     title: string,
-    path: string,
-    record: ConfigRecord,
     config: RecommenderConfig,
-    { form, activations }: { readonly form: Form; readonly activations: ActivationMode },
+    parts: RecommenderParts,
+    activations: ActivationMode,
     { maxRows, indices, threads, signal }: NetOptions,
   ): Promise<LayeredNet> {
-    const opened = await openRecommenderAs(requantizedConfig(record, quantizationOf(config, form)), path, { signal })
-    const { parts } = await convertParts(opened, { threads, signal })
     const program = programOf(cpuDevice.layout, config, parts, { maxRows, activations, tables: 'mapped' })
     const loaded = await cpuDevice.load(program, parts.regions, {
       ...(threads === undefined ? {} : { threads }),

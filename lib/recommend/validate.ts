@@ -22,6 +22,7 @@ import type { JsonObject } from '../format/json.js'
 import type { RecommenderConfig } from '../model/dlrm-config.js'
 import { type LayerFormat, layerFormats, type OpenedRecommender, openRecommenderAs } from '../model/open-recommender.js'
 import { type IndexPolicy, indexPolicies } from '../program/bags.js'
+import type { RegionSource } from '../program/program.js'
 import { chooseParts, type PartCost } from './choose.js'
 import {
   compareNets,
@@ -32,6 +33,7 @@ import {
   type TableDifference,
 } from './compare.js'
 import {
+  changedForm,
   differences,
   type Form,
   isFloat,
@@ -43,6 +45,7 @@ import {
 } from './forms.js'
 import { LayeredNet, rowsOfStep } from './layered-net.js'
 import type { PredictionQuality } from './metrics.js'
+import { type FormOfFolder, mixedParts, partsIn, withConverted } from './mixed-parts.js'
 import { checkNewFile, writeNewFile } from './new-file.js'
 
 /** Options of validateRecommender. Unknown ones are refused. */
@@ -154,13 +157,16 @@ const checkedOptions = (input: unknown): ValidateOptions => {
   return options
 }
 
-/** A folder, and the form in which it is computed. */
-interface Side {
-  readonly path: string
-  readonly record: ConfigRecord
-  readonly config: RecommenderConfig
-  readonly form: Form
+/** A folder, and how it is computed. */
+interface Side extends FormOfFolder {
   readonly activations: 'auto' | 'f32'
+}
+
+/** What counts as right, what is judged, and what they differ in. */
+interface Sides {
+  readonly right: Side
+  readonly judged: Side
+  readonly parts: readonly Part[]
 }
 
 const open = async (
@@ -182,10 +188,7 @@ const judgedForm = (
   return quantizedForm(storedForm(opened), type ?? 'int8', layers)
 }
 
-const sidesOf = async (
-  path: string,
-  options: ValidateOptions,
-): Promise<{ right: Side; judged: Side; parts: Part[] }> => {
+const sidesOf = async (path: string, options: ValidateOptions): Promise<Sides> => {
   const { signal, against, choose } = options
   const { record, opened } = await open(path, signal)
   const { config } = opened
@@ -282,36 +285,60 @@ const judgedNet = (side: Side, { reference, result, layers, tables }: NetCompari
 const isConfigFile = (output: string): boolean => /\.json$/i.test(output)
 
 /**
- * Runs the folder `path` in two precisions over labelled requests. Memory does not grow with the data but for 8 bytes per row
- * (AUC is exact). Throws E_ARGUMENT, E_IO, E_FORMAT, E_UNSUPPORTED, E_SHAPE (models of two shapes), E_RANGE (all labels are
+ * Runs the folder `path` in two precisions over labelled requests. Memory does not grow with the data but for some bytes per row
+ * (AUC is exact); what is converted passes through temporary files. Throws E_ARGUMENT, E_IO, E_FORMAT, E_UNSUPPORTED, E_SHAPE (models of two shapes), E_RANGE (all labels are
  * alike, a number is not finite, an index is out of range: the line is named), E_MEMORY, E_ABORTED.
  */
 export const validateRecommender = async (path: string, input: ValidateOptions): Promise<ValidationReport> => {
   checkPath('path', path)
   const options = checkedOptions(input)
-  const { data: file, choose = false, budget = defaultBudget, output, overwrite = false, signal, threads } = options
+  const { output, overwrite = false, signal } = options
   throwIfAborted(signal, 'validating')
   if (output !== undefined && !(overwrite && isConfigFile(output))) await checkNewFile('options.output', output)
-  const { right, judged, parts } = await sidesOf(path, options)
-  const net = { maxRows: rowsOfStep(right.config), indices: options.indices ?? 'error', threads, signal }
-  const load = (title: string, { path: from, record, config, ...how }: Side): Promise<LayeredNet> =>
-    LayeredNet.load(title, from, record, config, how, net)
-  /** Progress of reading the data: the share [from, to) of all. */
+  const sides = await sidesOf(path, options)
+  const { report, choice, chosen } = await withConverted((store) => validateSides(sides, store, options))
+  if (choice === undefined) return report
+  if (output === undefined) return { ...report, choice }
+  await writeChoice(chosen, output, options)
+  return { ...report, choice: { ...choice, output } }
+}
+
+type Validated =
+  | { readonly report: ValidationReport; readonly choice?: undefined; readonly chosen?: undefined }
+  | { readonly report: ValidationReport; readonly choice: ValidationChoice; readonly chosen: Side }
+
+const validateSides = async (
+  { right, judged, parts }: Sides,
+  store: (data: Uint8Array) => Promise<RegionSource>,
+  {
+    data: file,
+    against,
+    choose = false,
+    budget = defaultBudget,
+    indices = 'error',
+    threads,
+    signal,
+    onProgress,
+  }: ValidateOptions,
+): Promise<Validated> => {
+  const how = { maxRows: rowsOfStep(right.config), indices, threads, signal }
+  /** Reading the data is the share [from, to) of all. */
   const data = (from: number, to: number, what: string): DataOptions => ({
-    ...net,
+    ...how,
     file,
-    onProgress: (fraction) => options.onProgress?.(from + (to - from) * fraction, what),
+    onProgress: (fraction) => onProgress?.(from + (to - from) * fraction, what),
   })
   const ownShare = choose ? 0.2 : 1
-
-  const reference = await load('the reference', right)
+  const rightParts = await partsIn(right, { threads, signal, store })
+  const judgedParts = await partsIn(judged, { threads, signal, store })
+  const reference = await LayeredNet.load('the reference', right.config, rightParts, right.activations, how)
   try {
-    const result = await load('the judged model', judged)
+    const result = await LayeredNet.load('the judged model', judged.config, judgedParts, judged.activations, how)
     const comparison = await compareNets(reference, result, data(0, ownShare, 'comparing')).finally(() =>
       result.close(),
     )
     const { rows, positives } = comparison
-    const report = {
+    const report: ValidationReport = {
       data: file,
       rows,
       positives,
@@ -319,30 +346,25 @@ export const validateRecommender = async (path: string, input: ValidateOptions):
       reference: netOf(right, comparison.reference),
       ...judgedNet(judged, comparison),
     }
-    if (!choose) return report
-    const chosen = await chooseParts({
+    if (!choose) return { report }
+    const quantised: Side = { ...right, form: changedForm(right.form, parts), activations: 'auto' }
+    const converted = against === undefined ? judgedParts : await partsIn(quantised, { threads, signal, store })
+    const found = await chooseParts({
       reference,
-      form: right.form,
       parts,
       budget,
       entropy: comparison.reference.normalizedEntropy,
-      load: (form) => load('a candidate', { ...right, form, activations: 'auto' }),
+      load: (own) => LayeredNet.load('a candidate', right.config, mixedParts(rightParts, converted, own), 'auto', how),
       data: (pass, passes) => {
         const shareOf = (done: number): number => ownShare + ((1 - ownShare) * done) / passes
         return data(shareOf(pass), shareOf(pass + 1), 'choosing')
       },
       check: (counts) => checkUnchanged(file, comparison, counts),
     })
-    const side: Side = { ...right, form: chosen.form, activations: 'auto' }
-    const choice: ValidationChoice = {
-      budget,
-      parts: chosen.parts,
-      kept: chosen.parts.filter(({ kept }) => kept).map(({ name }) => name),
-      ...judgedNet(side, chosen.comparison),
-      ...(output === undefined ? {} : { output }),
-    }
-    if (output !== undefined) await writeChoice(side, output, options)
-    return { ...report, choice }
+    const chosen: Side = { ...quantised, form: changedForm(right.form, found.quantised) }
+    const kept = found.parts.filter((part) => part.kept).map(({ name }) => name)
+    const choice = { budget, parts: found.parts, kept, ...judgedNet(chosen, found.comparison) }
+    return { report, choice, chosen }
   } finally {
     await reference.close()
   }
