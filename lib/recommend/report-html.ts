@@ -1,7 +1,7 @@
 /** What `drover validate` found as a page of its own: tables and charts, nothing loaded from elsewhere, no scripts. */
 import { type Bars, type Chart, chartSvg, escapeHtml, linearAxis, logAxis } from './charts.js'
 import type { Difference } from './compare.js'
-import type { Formats, ValidatedNet, ValidationChoice, ValidationReport } from './validate.js'
+import type { Formats, ValidatedNet, ValidationChoice, ValidationReport } from './validation.js'
 
 const style = `
 :root { color-scheme: light dark; --text: #24292f; --faint: #57606a; --line: #d0d7de; --paper: #ffffff; --first: #2f7ed8; --second: #e08214; --mark: #d6456b }

@@ -1,37 +1,14 @@
 /** A recommender in two precisions over labelled requests: what each layer and the predictions lose, and what to keep. */
-import {
-  checkBoolean,
-  checkFunction,
-  checkInteger,
-  checkNumber,
-  checkOneOf,
-  checkOptions,
-  checkPath,
-  checkSignal,
-} from '../check.js'
-import {
-  configText,
-  type RecommenderType,
-  recommenderTypes,
-  requantizedConfig,
-  writeRecommender,
-} from '../convert/recommender.js'
+import { checkPath } from '../check.js'
+import { configText, requantizedConfig, writeRecommender } from '../convert/recommender.js'
 import { DroverError, throwIfAborted } from '../errors.js'
 import { type ConfigRecord, readHuggingFace } from '../format/config.js'
 import type { JsonObject } from '../format/json.js'
 import type { RecommenderConfig } from '../model/dlrm-config.js'
-import { type LayerFormat, layerFormats, type OpenedRecommender, openRecommenderAs } from '../model/open-recommender.js'
-import { type IndexPolicy, indexPolicies } from '../program/bags.js'
+import { type OpenedRecommender, openRecommenderAs } from '../model/open-recommender.js'
 import type { RegionSource } from '../program/program.js'
-import { chooseParts, type PartCost } from './choose.js'
-import {
-  compareNets,
-  type DataOptions,
-  type LabelCounts,
-  type LayerDifference,
-  type NetComparison,
-  type TableDifference,
-} from './compare.js'
+import { chooseParts } from './choose.js'
+import { compareNets, type DataOptions, type LabelCounts, type NetComparison } from './compare.js'
 import {
   changedForm,
   differences,
@@ -47,115 +24,17 @@ import { LayeredNet, rowsOfStep } from './layered-net.js'
 import type { PredictionQuality } from './metrics.js'
 import { type FormOfFolder, mixedParts, partsIn, withConverted } from './mixed-parts.js'
 import { checkNewFile, writeNewFile } from './new-file.js'
-
-/** Options of validateRecommender. Unknown ones are refused. */
-export interface ValidateOptions {
-  /** File of requests, a line of JSON for each, with `label`: 0 or 1 per row. */
-  data: string
-  /**
-   * Folder of the model that counts as right; default: the same weights as the files of the judged model hold them, with
-   * activations of int8 layers that are not rounded.
-   */
-  against?: string
-  /**
-   * Formats to judge the model in, as `quantizeModel` has them: of tables, and of layers (default: as the tables, int8 where
-   * those are integers). Default: what `quantization` of its config says, and int8 where it has none.
-   */
-  type?: RecommenderType
-  layers?: LayerFormat
-  /** Choose which tables and layers keep the precision of the reference. */
-  choose?: boolean
-  /** Largest relative change of normalised entropy that is chosen; default 0.0002. */
-  budget?: number
-  /**
-   * Where the choice is written, with `choose`: a config.json for the folder of the reference, if the name ends in .json;
-   * otherwise a new folder with the weights in the chosen formats.
-   */
-  output?: string
-  /** Replace `output` if it is a file that exists. */
-  overwrite?: boolean
-  /** What becomes of an index that its table does not have; default 'error'. */
-  indices?: IndexPolicy
-  /** Caps the workers of each step. */
-  threads?: number
-  onProgress?: (fraction: number, what: string) => void
-  signal?: AbortSignal
-}
-
-/** Formats by name: an entry `quantization` of config.json. */
-export interface Formats {
-  readonly tables: Readonly<Record<string, string>>
-  readonly layers: Readonly<Record<string, string>>
-}
-
-/** A net, and how good its predictions are. */
-export interface ValidatedNet extends PredictionQuality {
-  readonly path: string
-  readonly quantization: Formats
-  /** 'auto': int8 layers multiply activations rounded to 8 bits; 'f32': activations as they are. */
-  readonly activations: 'auto' | 'f32'
-}
-
-/** Numbers of the judged net less those of the reference. */
-export interface QualityChange extends PredictionQuality {
-  /** Change of normalised entropy, by that of the reference. */
-  readonly relativeNormalizedEntropy: number
-}
-
-interface JudgedNet {
-  readonly result: ValidatedNet
-  readonly change: QualityChange
-  /** In the order in which they are computed. */
-  readonly layers: readonly LayerDifference[]
-  readonly tables: readonly TableDifference[]
-}
-
-/** What was chosen. */
-export interface ValidationChoice extends JudgedNet {
-  readonly budget: number
-  /** What differs between reference and judged net: tables, then layers. */
-  readonly parts: readonly PartCost[]
-  /** Names of the parts that keep their precision. */
-  readonly kept: readonly string[]
-  /** File or folder that was written. */
-  readonly output?: string
-}
-
-/** What {@link validateRecommender} found. */
-export interface ValidationReport extends JudgedNet, LabelCounts {
-  readonly data: string
-  /** Share of positive rows. */
-  readonly baseRate: number
-  readonly reference: ValidatedNet
-  readonly choice?: ValidationChoice
-}
+import {
+  checkedValidateOptions,
+  type Formats,
+  type JudgedNet,
+  type ValidatedNet,
+  type ValidateOptions,
+  type ValidationChoice,
+  type ValidationReport,
+} from './validation.js'
 
 const defaultBudget = 0.0002
-
-const checkedOptions = (input: unknown): ValidateOptions => {
-  const texts = ['data', 'against', 'output'] as const
-  const flags = ['choose', 'overwrite'] as const
-  const names = [...texts, ...flags, 'type', 'layers', 'budget', 'indices', 'threads', 'onProgress', 'signal']
-  const options = checkOptions('options', input, names) as unknown as ValidateOptions
-  checkPath('options.data', options.data)
-  for (const name of texts) if (options[name] !== undefined) checkPath(`options.${name}`, options[name])
-  for (const name of flags) if (options[name] !== undefined) checkBoolean(`options.${name}`, options[name])
-  if (options.type !== undefined) checkOneOf('options.type', options.type, recommenderTypes)
-  if (options.layers !== undefined) checkOneOf('options.layers', options.layers, layerFormats)
-  if (options.indices !== undefined) checkOneOf('options.indices', options.indices, indexPolicies)
-  if (options.budget !== undefined) checkNumber('options.budget', options.budget, 0)
-  if (options.threads !== undefined) checkInteger('options.threads', options.threads, 1, 1024)
-  if (options.onProgress !== undefined) checkFunction('options.onProgress', options.onProgress)
-  if (options.signal !== undefined) checkSignal('options.signal', options.signal)
-  if (options.output !== undefined && !options.choose) {
-    throw new DroverError('E_ARGUMENT', 'there is nothing to write', {
-      field: 'options.output',
-      found: options.output,
-      expected: 'options.choose beside it',
-    })
-  }
-  return options
-}
 
 /** A folder, and how it is computed. */
 interface Side extends FormOfFolder {
@@ -291,7 +170,7 @@ const isConfigFile = (output: string): boolean => /\.json$/i.test(output)
  */
 export const validateRecommender = async (path: string, input: ValidateOptions): Promise<ValidationReport> => {
   checkPath('path', path)
-  const options = checkedOptions(input)
+  const options = checkedValidateOptions(input)
   const { output, overwrite = false, signal } = options
   throwIfAborted(signal, 'validating')
   if (output !== undefined && !(overwrite && isConfigFile(output))) await checkNewFile('options.output', output)

@@ -1,5 +1,6 @@
 /** A recommender in two precisions over labelled requests: figures that can be computed otherwise, choices that hold. */
-import { cpSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -63,7 +64,7 @@ const qualityOf = async (folder: string, file = data): Promise<{ auc: number; lo
   const loss = scored.reduce((sum, [p, label]) => sum - Math.log(label === 1 ? p : 1 - p), 0) / scored.length
   const rate = positives.length / scored.length
   const entropy = -(rate * Math.log(rate) + (1 - rate) * Math.log(1 - rate))
-  return { auc: wins / positives.length / negatives.length, logLoss: loss, ne: loss / entropy }
+  return { auc: wins / (positives.length * negatives.length), logLoss: loss, ne: loss / entropy }
 }
 
 const near = (found: number, expected: number, within: number, what: string): void =>
@@ -290,6 +291,38 @@ test('however lines are cut into steps, the figures are the same', () =>
     assert.equal(await validateRecommender(folder, { data: long, threads: 1 }), one)
   }))
 
+test('probabilities that the config clamps are judged as they are answered', () =>
+  withFolder(async (folder) => {
+    cpSync(dishes, folder, { recursive: true })
+    writeFileSync(join(folder, 'config.json'), JSON.stringify({ ...readConfig(dishes), loss_threshold: 0.3 }))
+    const { reference } = await validateRecommender(folder, { data })
+    const expected = await qualityOf(folder)
+    assert.is(reference.auc, expected.auc, 'with the ties that clamping makes')
+    near(reference.logLoss, expected.logLoss, 1e-6, 'log loss')
+    assert.not.equal(reference.auc, (await qualityOf(dishes)).auc)
+  }))
+
+test('temporary files are gone, however it ends', () =>
+  withFolder(async (folder) => {
+    const left = (): string[] => readdirSync(tmpdir()).filter((name) => name.startsWith('drover-validate-'))
+    const old = process.env['TMPDIR']
+    process.env['TMPDIR'] = folder
+    try {
+      const seen: number[] = []
+      const options = { data, choose: true, onProgress: () => seen.push(left().length) }
+      await validateRecommender(dishes, options)
+      assert.ok(seen.length > 0 && seen.every((count) => count === 1))
+      assert.equal(left(), [])
+      await refused('E_IO', dishes, { data: join(folder, 'nowhere') })
+      assert.equal(left(), [])
+      process.env['TMPDIR'] = join(folder, 'nowhere')
+      await refused('E_IO', dishes, { data }, /TMPDIR/)
+    } finally {
+      if (old === undefined) delete process.env['TMPDIR']
+      else process.env['TMPDIR'] = old
+    }
+  }))
+
 test('what cannot be judged is refused, with the line', () =>
   withFolder(async (folder) => {
     const [first = '', second = ''] = readFileSync(data, 'utf8').split('\n')
@@ -374,6 +407,11 @@ test('the page holds the figures, escapes names and loads nothing', async () => 
   for (const text of ['top.2 (logit)', 'tags of liked dishes', report.reference.auc.toFixed(6), 'budget'])
     assert.ok(html.includes(text), text)
   assert.not.match(html, /NaN|undefined|Infinity/)
+  const { choice, ...plain } = await validateRecommender(dishes, { data, type: 'f32', layers: 'int8' })
+  const page = reportHtml(plain)
+  assert.is(choice, undefined)
+  assert.match(page, />equal</)
+  assert.not.match(page, /NaN|undefined|Infinity|chosen/)
 })
 
 test('MovieLens, where it lies beside the repository: the published AUC', async () => {

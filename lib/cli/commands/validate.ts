@@ -3,13 +3,8 @@ import { recommenderTypes } from '../../convert/recommender.js'
 import { layerFormats } from '../../model/open-recommender.js'
 import { checkNewFile, writeNewFile } from '../../recommend/new-file.js'
 import { decibels, errorText, formatIn, percentText, reportHtml } from '../../recommend/report-html.js'
-import {
-  type ValidatedNet,
-  type ValidateOptions,
-  type ValidationChoice,
-  type ValidationReport,
-  validateRecommender,
-} from '../../recommend/validate.js'
+import { validateRecommender } from '../../recommend/validate.js'
+import type { ValidatedNet, ValidateOptions, ValidationChoice, ValidationReport } from '../../recommend/validation.js'
 import { type Arguments, type Command, usageError } from '../command.js'
 import { json, line, note, progress, table, toJson } from '../output.js'
 
