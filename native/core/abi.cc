@@ -42,8 +42,7 @@ void run_job(Job* base) {
   drover_program* program = job->program;
   drover_error error{};
   Step step{};
-  std::vector<uint32_t>& words = program->step_words;
-  drover_code code = decode_step(*program, words.data(), words.size(), step, &error);
+  drover_code code = decode_step(*program, program->step_words.data(), job->words, step, &error);
   if (code == DROVER_OK) code = run_step(*program, step, &error);
   const drover_done done = job->done;
   void* user = job->user;
@@ -72,8 +71,9 @@ int start_step(drover_program* program, const uint8_t* step, uint64_t length, dr
   program->cancel.store(0, std::memory_order_relaxed);
   job->run = run_job;
   job->program = program;
-  // What the vector has from larger steps it keeps: no step of a usual size allocates.
-  program->step_words.resize(length / 4);
+  job->words = length / 4;
+  // Never smaller again: no step of a usual size allocates, and none is filled with zeros first.
+  if (job->words > program->step_words.size()) program->step_words.resize(job->words);
   if (length != 0) std::memcpy(program->step_words.data(), step, length);
   job->done = done;
   job->user = user;

@@ -125,8 +125,10 @@ drover_code allocate_parts(drover_program& p, drover_error* error) {
     const uint64_t lookups = offsets[bag.bag + 1] - offsets[bag.bag];
     floats += (lookups + kBagPart - 1) / kBagPart * p.bag_inputs[bag.input].widest;
   }
-  if (floats * 4 <= p.bag_parts.bytes() || p.bag_parts.allocate(floats * 4)) return DROVER_OK;
-  return fail(error, DROVER_MEMORY, -1, static_cast<int64_t>(floats * 4), 0, "the system refuses memory for long bags");
+  constexpr uint64_t kUnit = 1u << 16;  // a multiple of any page, so that what is there counts whole pages
+  const uint64_t bytes = round_up(floats * 4, kUnit);
+  if (bytes <= p.bag_parts.bytes() || p.bag_parts.allocate(bytes)) return DROVER_OK;
+  return fail(error, DROVER_MEMORY, -1, static_cast<int64_t>(bytes), 0, "the system refuses memory for long bags");
 }
 
 }  // namespace

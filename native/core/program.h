@@ -135,6 +135,7 @@ inline constexpr uint32_t kStepProfile = 1, kStepTargets = 2, kStepSampling = 4,
 
 struct StepJob : Job {
   drover_program* program;
+  uint64_t words;
   drover_done done;
   void* user;
 };
