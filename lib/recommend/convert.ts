@@ -45,8 +45,12 @@ class Conversion {
   }
 
   /** Bytes that a program can be loaded with: the number of their region. */
-  add(data: Uint8Array): number {
-    return this.regions.push({ data }) - 1
+  async add(data: Uint8Array): Promise<number> {
+    const { store } = this.#options
+    if (store === undefined) return this.regions.push({ data }) - 1
+    const region = await store(data)
+    this.memory -= data.length
+    return this.regions.push(region) - 1
   }
 
   /** Rows in another format. */
