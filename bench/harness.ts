@@ -4,7 +4,7 @@
  */
 import b from 'benny'
 import { cpu } from '../lib/device/cpu.js'
-import { betterLimits, type Limits, measureLimits } from '../lib/device/limits.js'
+import { betterLimits, type GatherShape, type Limits, measureGather, measureLimits } from '../lib/device/limits.js'
 import type { Work } from '../lib/program/cost.js'
 import { type Block, judge, limitsLine } from './report.js'
 
@@ -12,6 +12,8 @@ export interface Case extends Work {
   readonly name: string
   /** Things done by one run, and their name, where operations and bytes do not say it. */
   readonly items?: { readonly count: number; readonly unit: string }
+  /** Rows that it looks up at random: they are its limit then. */
+  readonly lookups?: { readonly count: number; readonly shape: GatherShape }
   run(): void
 }
 
@@ -40,9 +42,24 @@ export const tell = (block: Block): void => {
 
 let limits: Limits | undefined
 
+/** Rows per second, the best that this process has seen, by shape. */
+const gathered = new Map<string, number>()
+const keyOf = (shape: GatherShape): string => JSON.stringify(shape)
+
+/** Measures every shape of some cases once more. */
+const gather = async (cases: readonly Case[]): Promise<void> => {
+  const shapes = new Map(
+    cases.flatMap(({ lookups }) => (lookups === undefined ? [] : [[keyOf(lookups.shape), lookups.shape]])),
+  )
+  for (const [key, shape] of shapes) {
+    gathered.set(key, Math.max(gathered.get(key) ?? 0, await measureGather(shape, threads)))
+  }
+}
+
 /** Runs a suite; `family` names the picture that its cases are part of. */
 export const suite = async (family: string, name: string, cases: readonly Case[]): Promise<void> => {
   limits ??= await measureLimits(threads)
+  await gather(cases)
   const medians = new Map<string, number>()
   await b.suite(
     name,
@@ -54,11 +71,15 @@ export const suite = async (family: string, name: string, cases: readonly Case[]
     b.complete(),
   )
   limits = betterLimits(limits, await measureLimits(threads))
+  await gather(cases)
   const { isa, threads: all } = cpu()
-  const measured = cases.map(({ name: case_, flops, bytes, arithmetic, items }) => {
+  const measured = cases.map(({ name: case_, flops, bytes, arithmetic, items, lookups }) => {
     const seconds = medians.get(case_) as number
     return {
       ...{ family, suite: name, name: case_, seconds, flops, bytes, arithmetic },
+      ...(lookups === undefined
+        ? {}
+        : { gatherSeconds: lookups.count / (gathered.get(keyOf(lookups.shape)) as number) }),
       ...(items === undefined ? {} : { items: `${(items.count / seconds).toPrecision(3)} ${items.unit}/s` }),
     }
   })

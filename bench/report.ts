@@ -12,6 +12,8 @@ export interface Measured extends Work {
   readonly seconds: number
   /** Things per second, where operations and bytes do not say it. */
   readonly items?: string
+  /** Of lookups: the seconds that reading their rows at random takes at least, by nothing but the reading. */
+  readonly gatherSeconds?: number | undefined
 }
 
 /** A line of a benchmark's process: a suite, and the best of the limits that the process has measured up to its end. */
@@ -28,7 +30,7 @@ export interface Judged extends Measured {
   readonly gbps?: number
   /** Of what the machine can do at most: the time it would need, by the time taken. */
   readonly share?: number
-  readonly bound?: 'memory' | Arithmetic
+  readonly bound?: 'memory' | 'random rows' | Arithmetic
   /** The limit lies below what the kernel reached: it is none. */
   readonly isVoid?: boolean
 }
@@ -45,6 +47,10 @@ export const judge = (measured: Measured, limits: Limits | undefined): Judged =>
   const rates = {
     ...(flops === undefined ? {} : { gflops: flops / seconds / 1e9 }),
     ...(bytes === undefined ? {} : { gbps: bytes / seconds / 1e9 }),
+  }
+  if (measured.gatherSeconds !== undefined) {
+    const share = measured.gatherSeconds / seconds
+    return { ...measured, ...rates, share, bound: 'random rows', ...(share > 1 ? { isVoid: true } : {}) }
   }
   if (limits === undefined || (flops === undefined && bytes === undefined)) return { ...measured, ...rates }
   const least = leastTime(measured, limits)

@@ -7,6 +7,7 @@ export const errorCodes = {
   E_ARGUMENT: 'an argument or option has the wrong type, an unknown name or an impossible value',
   E_BUSY: 'the object is already running a step, or its queue is full',
   E_CLOSED: 'the object has been closed',
+  E_DEADLINE: 'the answer to a request was not there in the time that its caller allowed',
   E_FORMAT: 'a file is not what its format says: truncated, overlapping, out of range, inconsistent',
   E_INTERNAL: 'drover broke a promise to itself; please report it',
   E_IO: 'a file could not be opened, read, mapped or written',
@@ -44,7 +45,7 @@ const show = (value: unknown): string => {
     const text = JSON.stringify(value)
     return text === undefined ? String(value) : text.length > 200 ? `${text.slice(0, 200)}…` : text
   } catch {
-    return String(value)
+    return `a value of type ${typeof value}` // whatever it is, it may refuse to be text as well
   }
 }
 

@@ -12,6 +12,23 @@ export {
 } from './generate/model.js'
 export type { GenerateOptions } from './generate/options.js'
 export type { WeightType } from './generate/weights.js'
+export type { Bags, IndexPolicy } from './program/bags.js'
+export type { PartCost } from './recommend/choose.js'
+export type { LayerDifference, TableDifference } from './recommend/compare.js'
+export type { PredictionQuality } from './recommend/metrics.js'
+export type { RecommenderOptions, ScoreOptions, SwapOptions } from './recommend/options.js'
+export { loadRecommender, Recommender } from './recommend/recommender.js'
+export type { ScoreRequest } from './recommend/request.js'
+export type { HistogramReport, RecommenderStats } from './recommend/stats.js'
+export { validateRecommender } from './recommend/validate.js'
+export type {
+  QualityChange,
+  ValidatedNet,
+  ValidateOptions,
+  ValidationChoice,
+  ValidationReport,
+} from './recommend/validation.js'
+export type { RecommenderInfo, TableInfo } from './recommend/version.js'
 export type { ChatMessage, ChatOptions } from './text/chat.js'
 export { loadTokenizer } from './text/load.js'
 export type { EncodeOptions, Tokenizer } from './text/tokenizer.js'

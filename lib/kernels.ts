@@ -10,8 +10,16 @@ export { cpu } from './device/cpu.js'
 export type { CpuInfo } from './device/native.js'
 export { DroverError, type ErrorCode } from './errors.js'
 export { type AttentionOptions, attention, attentionAsync } from './kernels/attention.js'
-export { dequantize, dequantizeAsync, embeddingBag, embeddingBagAsync } from './kernels/dequantize.js'
+export { dequantize, dequantizeAsync } from './kernels/dequantize.js'
 export type { AsyncOptions } from './kernels/eager.js'
+export {
+  type EmbeddingBagOptions,
+  type EmbeddingTable,
+  embeddingBag,
+  embeddingBagAsync,
+  type Pooled,
+  PreparedTables,
+} from './kernels/embedding-bag.js'
 export { type GemmOptions, gemm, gemmAsync, type LinearOptions, PreparedLinear } from './kernels/gemm.js'
 export type { Shape, Weight, WeightDType } from './kernels/operands.js'
 export { type QuantizeOptions, quantizableDTypes, quantize, quantizeAsync } from './kernels/quantize.js'
@@ -39,4 +47,7 @@ export {
   sampleProbabilities,
   sampleProbabilitiesAsync,
 } from './kernels/sample.js'
+export type { Bags, IndexPolicy } from './program/bags.js'
 export type { Activation } from './program/builder.js'
+export type { BagOutput, Pooling } from './program/tables.js'
+export type { RowwiseDType, TableDType } from './tensor.js'

@@ -60,6 +60,28 @@ export const dtypes: Readonly<Record<DTypeName, DType>> = Object.fromEntries(
   Object.entries(table).map(([name, [block, bytes]]) => [name, { name, block, bytes }]),
 ) as unknown as Record<DTypeName, DType>
 
+const rowwise = {
+  i8_rowwise: [1, 1, 8],
+  i8h_rowwise: [1, 1, 4],
+  i4_rowwise: [2, 1, 4],
+  i2_rowwise: [4, 1, 4],
+} as const satisfies Record<string, readonly [number, number, number]>
+
+/**
+ * Formats of embedding rows: codes of 8, 4 or 2 bits, packed from the low bits up, with one scale and one bias per row
+ * behind them, as FBGEMM has them: f32 in i8_rowwise, f16 in the others. No file has a name for them: they are bytes there.
+ */
+export type RowwiseDType = keyof typeof rowwise
+export const rowwiseDTypes = Object.keys(rowwise) as RowwiseDType[]
+export const isRowwise = (dtype: string): dtype is RowwiseDType => Object.hasOwn(rowwise, dtype)
+
+/** Bytes of a row's scale and bias together. */
+export const parameterBytes = (dtype: RowwiseDType): number => rowwise[dtype][2]
+
+/** What the rows of an embedding table may be. */
+export type TableDType = 'f32' | 'f16' | 'bf16' | RowwiseDType
+export const tableDTypes: readonly TableDType[] = ['f32', 'f16', 'bf16', ...rowwiseDTypes]
+
 /**
  * Where a tensor lies in a file. Shapes are in row-major order, slowest dimension first: a linear layer's
  * weight is [rows = outputs, cols = inputs], whatever order the container stores its dimensions in.
@@ -77,8 +99,12 @@ export interface TensorInfo {
 
 export const elementCount = (shape: readonly number[]): number => shape.reduce((product, n) => product * n, 1)
 
-/** Bytes of one row of `cols` elements. Throws E_SHAPE when the row does not hold whole blocks. */
-export const rowBytes = (dtype: DTypeName, cols: number): number => {
+/** Bytes of one row of `cols` elements. Throws E_SHAPE when the row of a file's format does not hold whole blocks. */
+export const rowBytes = (dtype: DTypeName | RowwiseDType, cols: number): number => {
+  if (isRowwise(dtype)) {
+    const [block, bytes, parameters] = rowwise[dtype]
+    return Math.ceil(cols / block) * bytes + parameters
+  }
   const { block, bytes } = dtypes[dtype]
   if (cols % block !== 0) {
     throw new DroverError('E_SHAPE', `a row of ${dtype} holds whole blocks`, {

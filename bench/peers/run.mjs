@@ -3,6 +3,7 @@
 //   npm run bench:peers -- [--subset twenty] [--shape 1b|8b] [--mixes F16,Q8_0,Q6_K,Q4_0,Q4_K_M] [--threads 1,2]
 //       [--rounds 3] [--want prompt-512,prompt-2048,decode-64,decode-4096,batch-8,batch-32]
 //       [--peers node-llama-cpp,llama-cpp-python] [--out bench/results/peers] [--fresh]
+//   npm run bench:peers -- recommend ...: embedding-bags and recommenders, which recommend.mjs is about
 //
 // Every finished process is saved at once: stop it when you like, the same command goes on where it stopped, and other
 // subsets add to the same table. The machine's ceilings are probed before every engine's process.
@@ -18,6 +19,12 @@ import { venvPython } from './venv.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
 const root = join(here, '..', '..')
+if (process.argv[2] === 'recommend') {
+  const { status } = spawnSync(process.execPath, [join(here, 'recommend.mjs'), ...process.argv.slice(3)], {
+    stdio: 'inherit',
+  })
+  process.exit(status ?? 1)
+}
 const { values: given } = parseArgs({
   options: {
     subset: { type: 'string' },

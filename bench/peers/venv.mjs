@@ -3,7 +3,7 @@
 //
 //   node bench/peers/venv.mjs [package ...]
 import { spawnSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { argv } from 'node:process'
 import { fileURLToPath } from 'node:url'
@@ -17,13 +17,21 @@ const run = (command, args) => {
   if (status !== 0) throw new Error(`${command} ${args.join(' ')}: ${error?.message ?? `ended with ${status}`}`)
 }
 
-/** The environment's Python, which has these packages from now on. */
+/** Of requirements.txt or of pip's freeze: versions by name, without what a build adds to its own (2.14.1+cpu). */
+const versionsOf = (text) =>
+  Object.fromEntries(
+    [...text.matchAll(/^([\w.-]+)==([^\s+]+)/gm)].map(([, name, version]) => [name.replace(/_/g, '-'), version]),
+  )
+
+/** The environment's Python, which has these packages from now on, in the pinned versions. */
 export const venvPython = (...packages) => {
   if (!existsSync(python)) run('python3', ['-m', 'venv', folder])
-  const asked = spawnSync(python, ['-m', 'pip', 'show', '--quiet', ...packages], { encoding: 'utf8' })
-  if (asked.status !== 0 || asked.stderr.includes('not found')) {
+  const requirements = join(here, 'requirements.txt')
+  const pinned = versionsOf(readFileSync(requirements, 'utf8'))
+  const installed = versionsOf(spawnSync(python, ['-m', 'pip', 'freeze'], { encoding: 'utf8' }).stdout)
+  if (packages.some((name) => installed[name] === undefined || installed[name] !== (pinned[name] ?? installed[name]))) {
     console.error(`installing ${packages.join(', ')} into bench/peers/venv`)
-    run(python, ['-m', 'pip', 'install', '--quiet', '--constraint', join(here, 'requirements.txt'), ...packages])
+    run(python, ['-m', 'pip', 'install', '--quiet', '--constraint', requirements, ...packages])
   }
   return python
 }

@@ -11,17 +11,31 @@ import { generate } from './commands/generate.js'
 import { inspect } from './commands/inspect.js'
 import { perplexity } from './commands/perplexity.js'
 import { quantize } from './commands/quantize.js'
+import { rank } from './commands/rank.js'
 import { tokenize } from './commands/tokenize.js'
+import { validate } from './commands/validate.js'
 import { toJson } from './output.js'
 
-const commands: readonly Command[] = [generate, chat, tokenize, inspect, perplexity, quantize, bench, doctor, demo]
-const later = ['rank', 'validate', 'pull', 'serve']
+const commands: readonly Command[] = [
+  generate,
+  chat,
+  tokenize,
+  inspect,
+  perplexity,
+  quantize,
+  rank,
+  validate,
+  bench,
+  doctor,
+  demo,
+]
+const later = ['pull', 'serve']
 
 const overview = (): string => {
   const rows = commands.map(
     ({ name, usage, summary }) => `  ${`${name} ${usage}`.padEnd(52)} ${summary.split('. ')[0]}`,
   )
-  return `drover ${version}: language models on CPUs\n\n${rows.join('\n')}\n\nEvery command has --help and --json.\n`
+  return `drover ${version}: language models and recommenders on CPUs\n\n${rows.join('\n')}\n\nEvery command has --help and --json.\n`
 }
 
 const run = async (args: string[]): Promise<void> => {

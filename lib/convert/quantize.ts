@@ -3,25 +3,36 @@
  * and never the model.
  */
 import { realpath } from 'node:fs/promises'
-import { checkBoolean, checkFunction, checkInteger, checkOptions, checkSignal, checkString } from '../check.js'
+import {
+  checkBoolean,
+  checkFunction,
+  checkInteger,
+  checkOneOf,
+  checkOptions,
+  checkSignal,
+  checkString,
+} from '../check.js'
 import { type WritableDType, writableDTypes } from '../device/quantize.js'
 import { DroverError } from '../errors.js'
 import { type FileEntry, isFolder } from '../format/file.js'
 import { readGguf } from '../format/gguf.js'
 import { type GgufEntry, type GgufTensor, writeGguf } from '../format/gguf-writer.js'
 import { type ImportanceMatrix, readImportance } from '../format/imatrix.js'
+import { isRecommenderFolder, layerFormats } from '../model/open-recommender.js'
 import { type DTypeName, dtypes, elementCount } from '../tensor.js'
-import { folderFormats, quantizeFolder, type WrittenFolder } from './folder.js'
+import { folderFormats, quantizeFolder } from './folder.js'
 import { huggingFaceSource } from './hugging-face.js'
 import { fitting, formatOf, isHead, type Mix, type ModelFacts, mixOf } from './mixes.js'
+import { quantizeRecommender, recommenderTypes } from './recommender.js'
 import { convertRows, type Planned } from './rows.js'
+import type { WrittenFolder } from './shards.js'
 import { checkCols, ggufSource, plainFloats, type Source } from './source.js'
 
 /** Options of {@link quantizeModel}. */
 export interface QuantizeModelOptions {
   /**
    * A format or a mix: q8_0, q6_k, q5_k_m, q4_k_m, q4_k_s, q3_k_m, q2_k, iq4_xs, f16, …; for a folder int8, fp8, int4,
-   * f32, f16 or bf16.
+   * f32, f16 or bf16; for a recommender int8, int8_f16, int4, int2, f32, f16 or bf16.
    */
   type: string
   /** A file with an importance matrix, of either form that llama.cpp writes. */
@@ -30,6 +41,8 @@ export interface QuantizeModelOptions {
   output?: string
   /** Every matrix in the same format. */
   pure?: boolean
+  /** Recommenders: format of the layers; default: int8 for tables of integers, else the type. */
+  layers?: string
   threads?: number
   onProgress?: (fraction: number, what: string) => void
   signal?: AbortSignal
@@ -124,18 +137,26 @@ const quantizeToFolder = async (
   input: string,
   output: string,
   type: string,
-  { importance, output: head, pure, ...options }: QuantizeModelOptions,
+  { importance, output: head, pure, layers, ...options }: QuantizeModelOptions,
 ): Promise<QuantizeModelReport> => {
+  const recommender = await isRecommenderFolder(input)
   const refuse = (field: string, found: unknown, expected: string): DroverError =>
     new DroverError('E_UNSUPPORTED', 'a folder is not written like this', { field, found, expected })
+  const others = { importance, output: head, pure, ...(recommender ? {} : { layers }) }
+  for (const [name, value] of Object.entries(others)) {
+    if (value !== undefined) throw refuse(`options.${name}`, value, 'nothing: the type says it all')
+  }
+  if (recommender) {
+    const tables = recommenderTypes.find((name) => name === type.toLowerCase())
+    if (tables === undefined) throw refuse('options.type', type, recommenderTypes.join(', '))
+    const format = layers === undefined ? undefined : checkOneOf('options.layers', layers, layerFormats)
+    return reportOf(await quantizeRecommender(input, output, tables, format, options))
+  }
   const format = folderFormats.find((name) => name === type.toLowerCase())
   if (format === undefined) {
     throw refuse('options.type', type, `${folderFormats.join(', ')}; other types go to a name that ends in .gguf`)
   }
   if (!(await isFolder(input))) throw refuse('input', input, 'a folder in Hugging Face layout')
-  for (const [name, value] of Object.entries({ importance, output: head, pure })) {
-    if (value !== undefined) throw refuse(`options.${name}`, value, 'nothing: the type says it all')
-  }
   return reportOf(await quantizeFolder(input, output, format, options))
 }
 
@@ -160,11 +181,12 @@ export const quantizeModel = async (
 ): Promise<QuantizeModelReport> => {
   checkString('input', input)
   checkString('output', output)
-  const names = ['type', 'importance', 'output', 'pure', 'threads', 'onProgress', 'signal']
+  const names = ['type', 'importance', 'output', 'pure', 'layers', 'threads', 'onProgress', 'signal']
   const checked = checkOptions('options', options, names) as unknown as QuantizeModelOptions
   const { signal, onProgress } = checked
   const type = checkString('options.type', checked.type)
   if (checked.output !== undefined) checkString('options.output', checked.output)
+  if (checked.layers !== undefined) checkString('options.layers', checked.layers)
   if (checked.pure !== undefined) checkBoolean('options.pure', checked.pure)
   if (checked.threads !== undefined) checkInteger('options.threads', checked.threads, 1, 1024)
   if (signal !== undefined) checkSignal('options.signal', signal)
@@ -183,6 +205,13 @@ export const convertModel = async (
 ): Promise<QuantizeModelReport> => {
   const { type, importance, signal, onProgress } = options
   if (!/\.gguf$/i.test(output)) return quantizeToFolder(input, output, type, options)
+  if (options.layers !== undefined) {
+    throw new DroverError('E_UNSUPPORTED', 'only recommenders have layers beside tables', {
+      field: 'options.layers',
+      found: options.layers,
+      expected: 'nothing: the type says it all',
+    })
+  }
   const mix = mixOf(type)
   const source = await openSource(input, signal, weightsOnly)
   await checkOutput(source, output)

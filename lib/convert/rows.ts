@@ -1,14 +1,14 @@
 /** Stored rows of one tensor in another number format, chunk by chunk. */
-import { quantizeRowsAsync, type WritableDType } from '../device/quantize.js'
+import { quantizeRowsAsync, type RowDType } from '../device/quantize.js'
 import { DroverError, throwIfAborted } from '../errors.js'
 import { type FileEntry, openFile } from '../format/file.js'
-import { type DTypeName, rowBytes } from '../tensor.js'
+import { type DTypeName, type RowwiseDType, rowBytes } from '../tensor.js'
 import type { SourceTensor } from './source.js'
 
-/** What becomes of one tensor. */
-export interface Planned {
+/** What becomes of one tensor: in a file, or as rows of a table. */
+export interface Planned<To = DTypeName> {
   readonly tensor: SourceTensor
-  readonly to: DTypeName
+  readonly to: To
   readonly importance: Float32Array | undefined
 }
 
@@ -33,7 +33,7 @@ const interleaved = (chunk: Uint8Array, row: number, headRows: number): Uint8Arr
  */
 export async function* convertRows(
   { path: file }: FileEntry,
-  { tensor, to, importance }: Planned,
+  { tensor, to, importance }: Planned<DTypeName | RowwiseDType>,
   { threads, signal }: { threads?: number; signal?: AbortSignal },
   done: (bytes: number) => void,
 ): AsyncGenerator<Uint8Array> {
@@ -58,7 +58,7 @@ export async function* convertRows(
       next = read(first + step)
       next.catch(() => {}) // seen when it is awaited, unless the conversion fails first
       const chunk = headRows > 1 ? interleaved(stored, row, headRows) : stored
-      const request = { from: info.dtype, source: chunk, to: to as WritableDType, rows: chunk.length / row, cols }
+      const request = { from: info.dtype, source: chunk, to: to as RowDType, rows: chunk.length / row, cols }
       try {
         yield info.dtype === to
           ? chunk

@@ -12,16 +12,20 @@ import {
   type RegionSource,
 } from '../program/program.js'
 import { encodeStep, type Step } from '../program/step.js'
-import type { DTypeName } from '../tensor.js'
-import type { Device, DeviceLoadOptions, DeviceProgram, DeviceSettings, OpTime } from './device.js'
+import { tableOfBags } from '../program/tables.js'
+import type { BagCounts, Device, DeviceLoadOptions, DeviceProgram, DeviceSettings, OpTime } from './device.js'
 import { type CpuInfo, type NativeLoadOptions, type NativeProgram, type NativeRegion, nativeAddon } from './native.js'
 
 /** Turns what the addon throws into a DroverError that names the op. */
 export const translate = (error: unknown, program?: Program): unknown => {
   if (!(error instanceof Error) || error instanceof DroverError || !('code' in error)) return error
-  const { code, op, found, expected } = error as Error & { code: string; op: number; found: number; expected: number }
+  const { code, op, bags, found, expected } = error as Error &
+    Record<'op' | 'bags' | 'found' | 'expected', number> & {
+      code: string
+    }
   if (!(code in errorCodes)) return error
-  const name = op >= 0 ? program?.ops[op]?.name : undefined
+  const table = bags >= 0 && program !== undefined ? tableOfBags(program, bags)?.name : undefined
+  const name = op >= 0 ? program?.ops[op]?.name : table
   return new DroverError(code as ErrorCode, error.message, {
     field: name,
     ...(found === 0 && expected === 0 ? {} : { found, expected }),
@@ -59,13 +63,15 @@ const makeLayout = (): DeviceLayout => {
       return activations < 0 ? undefined : (dtypes[activations]!.name as ActivationDType)
     },
     kvPageBytes: ({ dtype, layers, heads, headDim }) => addon.kvPageBytes(dtypeId(dtype), layers, heads, headDim),
-    preparedBytes: (dtype: DTypeName, rows, cols) => addon.preparedBytes(dtypeId(dtype), rows, cols),
+    preparedBytes: (dtype, rows, cols) => addon.preparedBytes(dtypeId(dtype), rows, cols),
   }
 }
 
 class CpuProgram implements DeviceProgram {
   readonly #program: Program
   readonly #native: NativeProgram
+  /** Of the last step: the addon has its own copy before a call returns. */
+  #words: Uint32Array = new Uint32Array(0)
   #running: Promise<void> | undefined
   #closing: Promise<void> | undefined
 
@@ -76,7 +82,7 @@ class CpuProgram implements DeviceProgram {
 
   async run(step: Step): Promise<void> {
     this.#check()
-    const words = encodeStep(step, this.#program.ops.length)
+    const words = this.#encode(step)
     // The native side may have ended a step that JavaScript has yet to hear of: it is over when its promise is.
     if (this.#running !== undefined) {
       throw new DroverError('E_BUSY', 'the program is running a step', { hint: 'await the first, or abort it' })
@@ -96,7 +102,17 @@ class CpuProgram implements DeviceProgram {
   }
 
   runSync(step: Step): void {
-    this.#guard(() => this.#native.runSync(encodeStep(step, this.#program.ops.length)))
+    this.#guard(() => this.#native.runSync(this.#encode(step)))
+  }
+
+  tryRunSync(step: Step): boolean {
+    return this.#guard(() => this.#native.tryRunSync(this.#encode(step)))
+  }
+
+  #encode(step: Step): Uint32Array {
+    const words = encodeStep(step, this.#program.ops.length, this.#words)
+    if (words.length > this.#words.length) this.#words = words
+    return words
   }
 
   abort(): void {
@@ -155,6 +171,14 @@ class CpuProgram implements DeviceProgram {
         return { start, end, busy }
       })
     })
+  }
+
+  bagCounts(): BagCounts {
+    return this.#guard(() => this.#native.bagCounts())
+  }
+
+  residentBytes(): number {
+    return this.#guard(() => this.#native.residentBytes())
   }
 
   memoryUsage(): Record<string, number> {

@@ -28,11 +28,19 @@ export interface OpTime {
   readonly busy: readonly bigint[]
 }
 
+/** Indices out of range that a step's policy skipped, or took for the nearest row. */
+export interface BagCounts {
+  skipped: number
+  clamped: number
+}
+
 export interface DeviceProgram {
   /** Runs a step; rejects with E_ABORTED after abort(). One at a time: E_BUSY otherwise. */
   run(step: Step): Promise<void>
   /** Runs a step and blocks the thread; for steps shorter than a thread hop. */
   runSync(step: Step): void
+  /** The same where that needs no waiting: false, and nothing has run, while the device is busy with other steps. */
+  tryRunSync(step: Step): boolean
   /** Ends the step in flight at its next tile. */
   abort(): void
   /** Rows [row, row + rows) of an f32 tensor, as [rows, cols]. */
@@ -52,6 +60,10 @@ export interface DeviceProgram {
   copyPage(from: number, to: number): void
   /** Times of each op in the last step that asked for a profile; zeros for ops that did not run. */
   profile(): readonly OpTime[]
+  /** What the last step did to indices out of range. */
+  bagCounts(): BagCounts
+  /** Bytes of tables read from files that are in memory now. */
+  residentBytes(): number
   /** Bytes by arena. */
   memoryUsage(): Record<string, number>
   /** Aborts what runs, waits for its end, frees. Idempotent. */

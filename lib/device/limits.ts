@@ -18,6 +18,21 @@ export const wantedBuffer = (): number => Math.max(leastBuffer, 8 * cpu().l3Byte
 export const measureLimits = (threads = 0): Promise<Limits> =>
   nativeAddon().probe(threads, Math.min(wantedBuffer(), Math.floor(process.availableMemory() / 2)))
 
+/** Rows that are read at random. */
+export interface GatherShape {
+  rows: number
+  /** Bytes between rows, and of a row. */
+  stride: number
+  rowBytes: number
+}
+
+/**
+ * Rows per second that `threads` workers can read at random from a table of this shape, by nothing but the reading: the
+ * best of many loops, 8 to 256 rows ahead. No kernel for lookups can do more.
+ */
+export const measureGather = async ({ rows, stride, rowBytes }: GatherShape, threads = 0): Promise<number> =>
+  (await nativeAddon().probeGather(threads, rows, stride, rowBytes)).rowsPerSecond
+
 /** The better of two measurements: whatever else runs on a machine can only slow one down. */
 export const betterLimits = (a: Limits, b: Limits): Limits => ({
   bufferBytes: Math.max(a.bufferBytes, b.bufferBytes),

@@ -9,6 +9,8 @@ export interface NativeRegion {
 export interface NativeProgram {
   run(step: Uint32Array): Promise<void>
   runSync(step: Uint32Array): void
+  /** False, and nothing has run, when the pool's threads are busy. */
+  tryRunSync(step: Uint32Array): boolean
   abort(): void
   read(tensor: number, row: number, rows: number, out: Float32Array | Uint32Array | Uint8Array): void
   write(tensor: number, row: number, rows: number, data: Float32Array | Uint32Array): void
@@ -24,7 +26,9 @@ export interface NativeProgram {
   copyPage(from: number, to: number): void
   profile(out: BigUint64Array): void
   threads(): number
-  memory(): Record<'activations' | 'kv' | 'prepared' | 'scratch' | 'mapped' | 'preparedMapped', number>
+  bagCounts(): { skipped: number; clamped: number }
+  residentBytes(): number
+  memory(): Record<'activations' | 'kv' | 'prepared' | 'scratch' | 'tables' | 'mapped' | 'preparedMapped', number>
   release(): void
 }
 
@@ -110,6 +114,13 @@ export interface NativeAddon {
     out: Uint8Array<ArrayBuffer>,
   ): { promise: Promise<Uint8Array<ArrayBuffer>>; abort(): void }
   quantizeSync(...args: Parameters<NativeAddon['quantize']>): void
+  /** Measures rows read at random for about a second, off the event loop. */
+  probeGather(
+    threads: number,
+    rows: number,
+    stride: number,
+    rowBytes: number,
+  ): Promise<{ rowsPerSecond: number; distance: number }>
   /** Measures the machine for some seconds, off the event loop. */
   probe(threads: number, bufferBytes: number): Promise<Limits>
 }

@@ -1,10 +1,10 @@
 /** Stored rows of one number format into another, on the pool of the addon. */
 import { DroverError, throwIfAborted } from '../errors.js'
-import { type DTypeName, rowBytes } from '../tensor.js'
+import { type DTypeName, type RowwiseDType, rowBytes } from '../tensor.js'
 import { cpuDevice, guarded, translate } from './cpu.js'
 import { nativeAddon } from './native.js'
 
-/** Formats that {@link quantizeRows} writes. */
+/** Formats of files that {@link quantizeRows} writes. */
 export const writableDTypes = [
   'f32',
   'f16',
@@ -27,12 +27,14 @@ export const writableDTypes = [
 ] as const satisfies readonly DTypeName[]
 
 export type WritableDType = (typeof writableDTypes)[number]
+/** All formats that it writes: rows of tables, too. */
+export type RowDType = WritableDType | RowwiseDType
 
 export interface QuantizeRequest {
-  from: DTypeName
+  from: DTypeName | RowwiseDType
   /** Rows of `from`, one after the other. */
   source: Uint8Array
-  to: WritableDType
+  to: RowDType
   rows: number
   cols: number
   /** [cols], not negative: what the squared error of a column counts. */

@@ -6,6 +6,7 @@ import { DroverError } from '../errors.js'
 import { floatToHalf, halfToFloat } from '../format/decode/scalar.js'
 import { absent, type KvSpec, type Program, pagePositions, type TensorSpec } from '../program/program.js'
 import type { Step } from '../program/step.js'
+import { type CheckedBags, embeddingBag } from './reference-bags.js'
 
 /** A tensor has storage of its own: nothing is shared, whatever the plan says. */
 export interface ReferenceTensor {
@@ -32,6 +33,7 @@ export interface Machine {
   readonly weights: readonly Float32Array[]
   readonly cache: ReferenceCache
   readonly step: Step
+  readonly bags: CheckedBags
 }
 
 type Op = (machine: Machine, args: readonly number[]) => void
@@ -366,6 +368,39 @@ export const referenceOps: Readonly<Record<string, Op>> = {
     return x.map((value) => value - total)
   }),
   log_sum_exp: mapRows((x) => [logSumExp(x)]),
+  embedding_bag: embeddingBag,
+  interaction: (machine, [outIndex, denseIndex, pooledIndex, itself]) => {
+    const [out, dense, pooled] = [outIndex, denseIndex, pooledIndex].map((index) => machine.tensors[index!]!) as [
+      ReferenceTensor,
+      ReferenceTensor,
+      ReferenceTensor,
+    ]
+    const { cols } = dense.spec
+    for (let row = 0; row < rowsOf(machine, out.spec); row++) {
+      const vectors = [rowOf(dense, row)]
+      for (let at = 0; at < pooled.spec.cols; at += cols) vectors.push(rowOf(pooled, row).subarray(at, at + cols))
+      const products = vectors.flatMap((a, i) =>
+        vectors.slice(0, i + itself!).map((b) => a.reduce((sum, value, k) => sum + value * b[k]!, 0)),
+      )
+      rowOf(out, row).set([...vectors[0]!, ...products])
+    }
+  },
+  concat: (machine, [outIndex, ...inputs]) => {
+    const out = machine.tensors[outIndex!]!
+    for (let row = 0; row < rowsOf(machine, out.spec); row++) {
+      let at = 0
+      for (const input of inputs) {
+        if (input === absent) continue
+        const part = rowOf(machine.tensors[input]!, row)
+        rowOf(out, row).set(part, at)
+        at += part.length
+      }
+    }
+  },
+  cross: mapRows((x0, row, { tensors }, [, , y, x]) =>
+    x0.map((value, i) => value * rowOf(tensors[y!]!, row)[i]! + rowOf(tensors[x!]!, row)[i]!),
+  ),
+  sigmoid: mapRows((x) => x.map((value) => 1 / (1 + Math.exp(-value)))),
   dequantize: (machine, [outIndex, weightIndex]) => {
     const out = machine.tensors[outIndex!]!
     out.floats.set(machine.weights[weightIndex!]!.subarray(0, out.floats.length))

@@ -5,6 +5,7 @@
 import { closeSync, openSync, readSync } from 'node:fs'
 import { aborted, DroverError, throwIfAborted } from '../errors.js'
 import { decodeRow } from '../format/decode/index.js'
+import { decodeRowwise } from '../format/decode/rowwise.js'
 import {
   type DeviceLayout,
   mostRows,
@@ -14,9 +15,10 @@ import {
   type WeightSpec,
 } from '../program/program.js'
 import type { Step } from '../program/step.js'
-import { rowBytes } from '../tensor.js'
+import { isRowwise, rowBytes } from '../tensor.js'
 import { cpuDevice } from './cpu.js'
-import type { Device, DeviceLoadOptions, DeviceProgram, DeviceSettings, OpTime } from './device.js'
+import type { BagCounts, Device, DeviceLoadOptions, DeviceProgram, DeviceSettings, OpTime } from './device.js'
+import { checkBags } from './reference-bags.js'
 import { cachePlace, codesPerScale, type Machine, type ReferenceTensor, referenceOps } from './reference-ops.js'
 import { checkStep } from './reference-step.js'
 
@@ -50,8 +52,10 @@ const weightOf = (program: Program, weight: WeightSpec, sources: readonly Region
 
 const decodeWeight = (weight: WeightSpec, sources: readonly RegionSource[], verify: boolean): Float32Array => {
   const source = sources[weight.region]
-  const stride = rowBytes(weight.dtype, weight.cols)
-  const length = stride * weight.rows
+  const { dtype, cols, parameters = 'last' } = weight
+  const row = rowBytes(dtype, cols)
+  const stride = weight.stride ?? row
+  const length = stride * (weight.rows - 1) + row
   const size = source === undefined ? 0 : 'data' in source ? source.data.length : source.bytes
   if (source === undefined || weight.offset + length > size) {
     throw new DroverError('E_PROGRAM', 'a weight ends past its region', {
@@ -62,9 +66,11 @@ const decodeWeight = (weight: WeightSpec, sources: readonly RegionSource[], veri
   }
   const bytes = readBytes(source, weight.offset, length)
   const values = new Float32Array(weight.rows * weight.cols)
-  for (let row = 0; row < weight.rows; row++) {
-    const out = values.subarray(row * weight.cols, (row + 1) * weight.cols)
-    decodeRow(weight.dtype, bytes.subarray(row * stride, (row + 1) * stride), weight.cols, out)
+  for (let at = 0; at < weight.rows; at++) {
+    const out = values.subarray(at * cols, (at + 1) * cols)
+    const data = bytes.subarray(at * stride, at * stride + row)
+    if (isRowwise(dtype)) decodeRowwise(dtype, data, cols, parameters, out)
+    else decodeRow(dtype, data, cols, out)
   }
   if (verify && !values.every(Number.isFinite)) {
     throw new DroverError('E_FORMAT', 'a weight holds NaN or infinite values', { field: weight.name })
@@ -90,8 +96,9 @@ const idle: OpTime = { start: 0n, end: 0n, busy: [0n] }
 
 class ReferenceProgram implements DeviceProgram {
   readonly #program: Program
-  readonly #memory: Omit<Machine, 'step' | 'program'>
+  readonly #memory: Omit<Machine, 'step' | 'program' | 'bags'>
   readonly #profile: OpTime[]
+  #bagCounts: BagCounts = { skipped: 0, clamped: 0 }
   #busy = false
   #closed = false
   #cancelled = false
@@ -144,10 +151,18 @@ class ReferenceProgram implements DeviceProgram {
     }
   }
 
+  tryRunSync(step: Step): boolean {
+    if (this.#busy) return false
+    this.runSync(step)
+    return true
+  }
+
   /** The ops of a checked step, each as a function that runs it. */
   #ops(step: Step): (() => void)[] {
     checkStep(this.#program, step)
-    const machine: Machine = { program: this.#program, ...this.#memory, step }
+    const bags = checkBags(this.#program, step)
+    this.#bagCounts = bags.counts
+    const machine: Machine = { program: this.#program, ...this.#memory, step, bags }
     const { firstOp = 0, endOp = this.#program.ops.length, profile = false } = step
     if (profile) this.#profile.fill(idle)
     return this.#program.ops.slice(firstOp, endOp).map(({ op, args, name }, i) => () => {
@@ -244,6 +259,17 @@ class ReferenceProgram implements DeviceProgram {
   profile(): readonly OpTime[] {
     this.#check()
     return this.#profile.slice()
+  }
+
+  bagCounts(): BagCounts {
+    this.#check()
+    return this.#bagCounts
+  }
+
+  /** Tables are copied, whatever their placement. */
+  residentBytes(): number {
+    this.#check()
+    return 0
   }
 
   memoryUsage(): Record<string, number> {

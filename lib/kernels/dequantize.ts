@@ -1,8 +1,16 @@
-/** Stored rows back to f32, and sums of embedding rows. */
+/** Stored rows back to f32. */
 import { checkOneOf, checkOptions } from '../check.js'
-import { DroverError } from '../errors.js'
+import { quantizeRows, quantizeRowsAsync } from '../device/quantize.js'
+import { isRowwise, type RowwiseDType } from '../tensor.js'
 import { type AsyncOptions, type Call, plainStep, run, runAsync, takeSignal } from './eager.js'
 import { checkShape, checkStored, type Shape, type WeightDType, weightDTypes } from './operands.js'
+
+/** Rows of a table, whose codes no op but embedding_bag reads. */
+const rowsRequest = (type: RowwiseDType, bytes: unknown, shape: unknown) => {
+  const [rows, cols] = checkShape('shape', shape)
+  return { from: type, source: checkStored('bytes', type, bytes, [rows, cols]), to: 'f32', rows, cols } as const
+}
+const floatsOf = (bytes: Uint8Array<ArrayBuffer>): Float32Array => new Float32Array(bytes.buffer)
 
 const dequantizeCall = (type: unknown, bytes: unknown, shape: unknown): Call<Float32Array> => {
   const dtype = checkOneOf('type', type, weightDTypes)
@@ -24,36 +32,24 @@ const dequantizeCall = (type: unknown, bytes: unknown, shape: unknown): Call<Flo
 
 /**
  * Decodes stored rows, each number to the nearest f32.
- * @param type any number format of a weight
+ * @param type any number format of a weight, or of the rows of a table with scale and bias last
  * @param bytes rows one after the other, as a file holds them
- * @param shape [rows, cols]; cols a multiple of the format's block
+ * @param shape [rows, cols]; cols a multiple of the format's block, or any number for row-wise formats
  * @returns f32 [rows, cols]
  * @throws DroverError E_ARGUMENT, E_SHAPE, E_MEMORY
  */
-export const dequantize = (type: WeightDType, bytes: Uint8Array, shape: Shape): Float32Array =>
-  run(dequantizeCall(type, bytes, shape))
+export const dequantize = (type: WeightDType | RowwiseDType, bytes: Uint8Array, shape: Shape): Float32Array =>
+  isRowwise(type) ? floatsOf(quantizeRows(rowsRequest(type, bytes, shape))) : run(dequantizeCall(type, bytes, shape))
 
 /** {@link dequantize} off the event loop. */
 export const dequantizeAsync = async (
-  type: WeightDType,
+  type: WeightDType | RowwiseDType,
   bytes: Uint8Array,
   shape: Shape,
   options?: AsyncOptions,
 ): Promise<Float32Array> => {
   const [signal, rest] = takeSignal(options)
   checkOptions('options', rest, [])
+  if (isRowwise(type)) return floatsOf(await quantizeRowsAsync(rowsRequest(type, bytes, shape), signal))
   return runAsync(dequantizeCall(type, bytes, shape), signal)
-}
-
-const notBuilt = (): DroverError =>
-  new DroverError('E_UNSUPPORTED', 'embeddingBag is not built yet', { field: 'embeddingBag' })
-
-/** Sums of embedding rows per bag. Not built yet: throws E_UNSUPPORTED. */
-export const embeddingBag = (..._operands: unknown[]): Float32Array => {
-  throw notBuilt()
-}
-
-/** {@link embeddingBag} off the event loop. Not built yet: rejects with E_UNSUPPORTED. */
-export const embeddingBagAsync = async (..._operands: unknown[]): Promise<Float32Array> => {
-  throw notBuilt()
 }

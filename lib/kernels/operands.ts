@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { checkInstance, checkInteger, checkNumber, checkOneOf } from '../check.js'
 import { DroverError } from '../errors.js'
-import { type DTypeName, dtypes, rowBytes } from '../tensor.js'
+import { type DTypeName, dtypes, type RowwiseDType, rowBytes } from '../tensor.js'
 import { mostCols, mostRows } from './eager.js'
 
 /** Rows and columns of a row-major matrix. */
@@ -62,7 +62,7 @@ const bytesOf = (name: string, value: unknown): Uint8Array => {
 }
 
 /** A copy of stored rows. */
-export const checkStored = (name: string, dtype: DTypeName, data: unknown, shape: Shape): Uint8Array => {
+export const checkStored = (name: string, dtype: DTypeName | RowwiseDType, data: unknown, shape: Shape): Uint8Array => {
   const bytes = bytesOf(name, data)
   const expected = rowBytes(dtype, shape[1]) * shape[0]
   return bytes.length === expected ? bytes : refuseLength(name, bytes.length, `${expected} bytes`)

@@ -3,14 +3,20 @@
  * GGUF, byte for byte as the reference quantiser of the format writes them; and the others by search.
  */
 import { checkInstance, checkOneOf, checkOptions } from '../check.js'
-import { type QuantizeRequest, quantizeRows, quantizeRowsAsync, writableDTypes } from '../device/quantize.js'
+import {
+  type QuantizeRequest,
+  quantizeRows,
+  quantizeRowsAsync,
+  type RowDType,
+  writableDTypes,
+} from '../device/quantize.js'
 import { DroverError } from '../errors.js'
-import { dtypes, rowBytes } from '../tensor.js'
+import { dtypes, isRowwise, type RowwiseDType, rowBytes, rowwiseDTypes } from '../tensor.js'
 import { type AsyncOptions, takeSignal } from './eager.js'
 import { bytesOfFloats, checkMatrix, checkShape, type Shape, type WeightDType, weightDTypes } from './operands.js'
 
 /** Formats that {@link quantize} writes. */
-export const quantizableDTypes: readonly WeightDType[] = writableDTypes
+export const quantizableDTypes: readonly (WeightDType | RowwiseDType)[] = [...writableDTypes, ...rowwiseDTypes]
 
 /** Options of {@link quantize}. */
 export interface QuantizeOptions {
@@ -45,16 +51,16 @@ const checkImportance = (value: unknown, cols: number): Float32Array | undefined
 }
 
 const jobOf = (type: unknown, input: unknown, size: unknown, options: QuantizeOptions | undefined): Job => {
-  const dtype = checkOneOf('type', type, weightDTypes)
+  const dtype = checkOneOf('type', type, [...weightDTypes, ...rowwiseDTypes])
   const shape = checkShape('shape', size)
   const values = checkMatrix('values', input, shape)
   const { importance } = checkOptions('options', options, ['importance'])
-  const to = writableDTypes.find((name) => name === dtype)
+  const to = isRowwise(dtype) ? dtype : writableDTypes.find((name) => name === dtype)
   if (to === undefined) {
     throw new DroverError('E_UNSUPPORTED', 'quantising to this format is not built yet', {
       field: 'type',
       found: dtype,
-      expected: writableDTypes.join(', '),
+      expected: quantizableDTypes.join(', '),
     })
   }
   const [rows, cols] = shape
@@ -64,15 +70,17 @@ const jobOf = (type: unknown, input: unknown, size: unknown, options: QuantizeOp
 }
 
 /** Names the number that a format cannot hold. */
-const explain = (error: unknown, { to, values }: Job): unknown => {
+const nameOf = (dtype: RowDType): string => (isRowwise(dtype) ? dtype : dtypes[dtype].name)
+
+const explain = (error: unknown, { to, values, cols }: Job): unknown => {
   if (!(error instanceof DroverError) || error.code !== 'E_RANGE') return error
   const start = Number(error.found ?? 0)
-  const piece = values.subarray(start, start + 256)
+  const piece = values.subarray(start, start + (isRowwise(to) ? cols : 256))
   const bad = piece.findIndex((value) => !Number.isFinite(value))
   const at = bad === -1 ? piece.reduce((most, v, i) => (Math.abs(v) > Math.abs(piece[most]!) ? i : most), 0) : bad
   return new DroverError(
     'E_RANGE',
-    bad === -1 ? `the number is too large for ${dtypes[to].name}` : 'block formats hold finite numbers',
+    bad === -1 ? `the number is too large for ${nameOf(to)}` : 'block and row-wise formats hold finite numbers',
     { field: `values[${start + at}]`, found: piece[at] },
   )
 }
@@ -81,15 +89,16 @@ const explain = (error: unknown, { to, values }: Job): unknown => {
  * Rounds f32 values into a stored number format.
  *
  * @param type f32, f16, bf16, f8_e4m3 (saturating at ±448), f8_e5m2; q8_0, q4_0, q4_1, q5_0, q5_1; q2_k, q3_k, q4_k,
- *   q5_k, q6_k, iq4_nl, iq4_xs or mxfp4
- * @param values f32 [rows, cols]; finite for block formats
- * @param shape [rows, cols]; cols a multiple of the format's block
+ *   q5_k, q6_k, iq4_nl, iq4_xs or mxfp4; for rows of embedding tables i8_rowwise, i8h_rowwise, i4_rowwise or i2_rowwise,
+ *   scale and bias last, byte for byte as FBGEMM's fused rows
+ * @param values f32 [rows, cols]; finite for block and row-wise formats
+ * @param shape [rows, cols]; cols a multiple of the format's block, or any number for row-wise ones
  * @returns the stored bytes, rows one after the other
  * @throws DroverError E_ARGUMENT, E_SHAPE; E_RANGE for values that are not finite or too large; E_UNSUPPORTED for other
  *   formats
  */
 export const quantize = (
-  type: WeightDType,
+  type: WeightDType | RowwiseDType,
   values: Float32Array,
   shape: Shape,
   options?: QuantizeOptions,
@@ -104,7 +113,7 @@ export const quantize = (
 
 /** {@link quantize} off the event loop. */
 export const quantizeAsync = async (
-  type: WeightDType,
+  type: WeightDType | RowwiseDType,
   values: Float32Array,
   shape: Shape,
   options?: QuantizeOptions & AsyncOptions,

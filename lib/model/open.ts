@@ -29,8 +29,8 @@ import {
   type LlamaProgramOptions,
   llamaFromGguf,
   llamaFromHuggingFace,
-  weightsOf,
 } from './llama.js'
+import { weightsOf } from './weights.js'
 
 export interface OpenedModel {
   readonly path: string

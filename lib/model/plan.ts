@@ -2,7 +2,8 @@
 import { planProgram } from '../program/plan.js'
 import { type DeviceLayout, type KvType, kvTypes, type Program, pagePositions } from '../program/program.js'
 import type { DTypeName } from '../tensor.js'
-import { buildLlama, huggingFaceNames, imaginaryWeights, type LlamaConfig } from './llama.js'
+import { buildLlama, huggingFaceNames, type LlamaConfig } from './llama.js'
+import { imaginaryWeights } from './weights.js'
 
 export interface MemoryPlan {
   contextLength: number

@@ -18,6 +18,7 @@ import {
   type WeightForm,
   type WeightSpec,
 } from './program.js'
+import { bagOutputs, type EmbeddingBagOptions, poolings, type TableSource, tableWeight } from './tables.js'
 
 /** A tensor of the program under construction. */
 export interface Value {
@@ -62,6 +63,9 @@ export interface BuilderOptions extends ProgramLimits {
   activations: ActivationMode
 }
 
+/** Values that one concat takes. */
+const mostConcat = 7
+
 const floatBits = (value: number): number => new Uint32Array(Float32Array.of(value).buffer)[0] as number
 
 export class ProgramBuilder {
@@ -74,6 +78,7 @@ export class ProgramBuilder {
   readonly #outputs = new Map<string, number>()
   /** Rounded forms of values: `index/form` -> value. */
   readonly #quantized = new Map<string, Value>()
+  #bagInputs = 0
   #scope = ''
 
   constructor(layout: DeviceLayout, options: BuilderOptions) {
@@ -234,6 +239,67 @@ export class ProgramBuilder {
     return out
   }
 
+  /**
+   * Pooled lookups in all tables, side by side in their order: [rows, sum of cols]. Table t reads bag input firstBag + t of
+   * the step, whose weights multiply its rows where the step has some; a maximum takes none.
+   */
+  embeddingBag(name: string, tables: readonly TableSource[], options: EmbeddingBagOptions): Value {
+    const { pooling, placement, firstBag = this.#bagInputs, output = 'f32' } = options
+    const first = this.#weights.length
+    for (const table of tables) this.#weights.push(tableWeight(table, placement))
+    this.#bagInputs = Math.max(this.#bagInputs, firstBag + tables.length)
+    const cols = tables.reduce((sum, table) => sum + table.cols, 0)
+    const out =
+      output === 'f32'
+        ? this.#tensor(name, 'f32', cols, 'rows')
+        : this.#tensor(name, 'u32', Math.ceil(cols / 2), 'rows')
+    const kinds = [poolings.indexOf(pooling), bagOutputs.indexOf(output)]
+    this.#op(name, 'embedding_bag', [out.index, first, tables.length, firstBag, ...kinds])
+    return out
+  }
+
+  /**
+   * DLRM's interaction: dense [rows, d], then the products of each pair of the vectors dense, pooled 0, pooled 1, … in row
+   * order of the lower triangle, `itself` with its diagonal.
+   */
+  interaction(name: string, dense: Value, pooled: Value, { itself }: { itself: boolean }): Value {
+    const vectors = pooled.cols / dense.cols + 1
+    const pairs = (vectors * (vectors + (itself ? 1 : -1))) / 2
+    const out = this.#like(name, dense, dense.cols + pairs)
+    this.#op(name, 'interaction', [out.index, dense.index, pooled.index, Number(itself)])
+    return out
+  }
+
+  /** The rows of all values, one behind the other. */
+  concat(name: string, values: readonly Value[]): Value {
+    const [first, ...others] = values
+    if (first === undefined) throw new DroverError('E_INTERNAL', 'there is nothing to put together', { field: name })
+    if (others.length === 0) return first
+    const together = values.slice(0, mostConcat)
+    const out = this.#like(
+      name,
+      first,
+      together.reduce((sum, { cols }) => sum + cols, 0),
+    )
+    const inputs = Array.from({ length: mostConcat }, (_, i) => together[i]?.index ?? absent)
+    this.#op(name, 'concat', [out.index, ...inputs])
+    return this.concat(name, [out, ...values.slice(mostConcat)])
+  }
+
+  /** x0 · y + x: what a cross layer makes of its product y. */
+  cross(name: string, x0: Value, y: Value, x: Value): Value {
+    const out = this.#like(name, x)
+    this.#op(name, 'cross', [out.index, x0.index, y.index, x.index])
+    return out
+  }
+
+  /** 1 / (1 + e^-x). */
+  sigmoid(name: string, x: Value): Value {
+    const out = this.#like(name, x)
+    this.#op(name, 'sigmoid', [out.index, x.index])
+    return out
+  }
+
   /** A weight's rows as f32 [rows, cols]. */
   dequantize(name: string, weight: WeightSource): Value {
     const out = this.#tensor(name, 'f32', weight.cols, 'fixed', weight.rows)
@@ -254,6 +320,7 @@ export class ProgramBuilder {
       weights: this.#weights,
       ops: this.#ops,
       outputs: this.#outputs,
+      ...(this.#bagInputs === 0 ? {} : { bagInputs: this.#bagInputs }),
     }
   }
 

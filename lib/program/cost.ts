@@ -1,7 +1,8 @@
 /** What an op of a step has to do: operations, and bytes that it moves. */
-import { type DTypeName, rowBytes } from '../tensor.js'
+import { rowBytes } from '../tensor.js'
 import { absent, type DeviceLayout, type OpSpec, type Program, pagePositions, type WeightSpec } from './program.js'
 import type { Step } from './step.js'
+import { bagArguments } from './tables.js'
 
 /** Which of a machine's peaks bounds a computation: fused multiply-adds on f32, or products of bytes. */
 export type Arithmetic = 'f32' | 'int8'
@@ -40,12 +41,28 @@ const perElement: Record<string, { tensor: number; flops: number }> = {
   sample: { tensor: 1, flops: 2 },
   sample_probabilities: { tensor: 1, flops: 2 },
   dequantize: { tensor: 0, flops: 1 },
+  cross: { tensor: 0, flops: 2 },
+  sigmoid: { tensor: 0, flops: 4 },
+}
+
+/** Lookups of an embedding_bag: the bytes of their rows, and two operations for each of their elements. */
+const bagWork = (program: Program, step: Step, args: readonly number[]): { bytes: number; flops: number } => {
+  const { firstTable, count, firstBag } = bagArguments(args)
+  let bytes = 0
+  let flops = 0
+  for (let t = 0; t < count; t++) {
+    const { dtype, cols } = program.weights[firstTable + t]!
+    const lookups = step.bags?.[firstBag + t]?.indices.length ?? 0
+    bytes += lookups * rowBytes(dtype, cols)
+    flops += 2 * lookups * cols
+  }
+  return { bytes, flops }
 }
 
 const weightBytes = (weight: WeightSpec, layout: DeviceLayout): number => {
   const { form, dtype, rows, cols } = weight
   if (form === 'prepared') return layout.preparedBytes(dtype, rows, cols)
-  return form === 'decoded' ? rows * cols * 4 : rows * rowBytes(dtype as DTypeName, cols)
+  return form === 'decoded' ? rows * cols * 4 : rows * rowBytes(dtype, cols)
 }
 
 /** Of one op in one step; zeros for an op that the step's range leaves out are the caller's business. */
@@ -68,7 +85,7 @@ export const opCost = (program: Program, layout: DeviceLayout, step: Step, { op,
     if (spec !== undefined)
       activationBytes += rowsOf(arg) * layout.activationRowBytes(spec.dtype, spec.cols) * (kind === 'b' ? 2 : 1)
     const weight = 'wq'.includes(kind) ? program.weights[arg] : undefined
-    if (weight !== undefined)
+    if (weight !== undefined && op !== 'embedding_bag')
       bytes += op === 'embed' ? rowsOf(args[0]!) * rowBytes(weight.dtype, weight.cols) : weightBytes(weight, layout)
   })
   const cost = { arithmetic: 'f32' as Arithmetic, bytes, activationBytes }
@@ -77,6 +94,12 @@ export const opCost = (program: Program, layout: DeviceLayout, step: Step, { op,
     const int8 = program.tensors[x]?.dtype.startsWith('a8') === true
     const flops = 2 * elements(out) * (program.weights[weight]?.cols ?? 0)
     return { ...cost, flops, arithmetic: int8 ? 'int8' : 'f32' }
+  }
+  if (op === 'embedding_bag') return { ...cost, ...bagWork(program, step, args) }
+  if (op === 'interaction') {
+    const [out = 0, dense = 0] = args
+    const { cols = 0 } = program.tensors[dense] ?? {}
+    return { ...cost, flops: 2 * cols * (elements(out) - elements(dense)) }
   }
   if (kv !== undefined && (op === 'attention' || op === 'kv_write')) {
     const positionBytes = layout.kvPageBytes({ ...kv, layers: 1 }) / pagePositions

@@ -1,7 +1,7 @@
 /** Encodes a planned program into words (native/core/program.h): the only writer of that format. */
 import { DroverError } from '../errors.js'
 import { arenaUnit, type Plan } from './plan.js'
-import type { DeviceLayout, Program } from './program.js'
+import type { DeviceLayout, Program, WeightSpec } from './program.js'
 
 const magic = 0x50565244
 const version = 1
@@ -10,7 +10,14 @@ const tensorWords = 8
 const weightWords = 8
 const opWords = 4
 const dimensions = { rows: 0, outputs: 1, fixed: 2 }
-const forms = { stored: 0, prepared: 1, decoded: 2 }
+const forms = { stored: 0, prepared: 1, decoded: 2, mapped: 4, copied: 4 + 8 }
+const parametersFirst = 16
+
+const flagsOf = ({ form, parameters }: WeightSpec): number =>
+  forms[form] + (parameters === 'first' ? parametersFirst : 0)
+
+/** Word 7: bytes between the rows of a table, or 1 + the weight that holds the scales of another. */
+const lastWord = ({ stride, scales }: WeightSpec): number => stride ?? (scales === undefined ? 0 : scales + 1)
 
 export const encodeProgram = (program: Program, plan: Plan, layout: DeviceLayout): Uint32Array => {
   const { tensors, weights, ops, kv } = program
@@ -36,7 +43,7 @@ export const encodeProgram = (program: Program, plan: Plan, layout: DeviceLayout
   put(tensors.length, weights.length, ops.length, argumentWords, arenaUnits)
   if (kv === undefined) put(0, 0, 0, 0, 0)
   else put(kv.layers, kv.heads, kv.headDim, layout.dtypeId(kv.dtype), kv.pages)
-  put(program.vocabulary, 0, 0, 0, 0, 0, 0)
+  put(program.vocabulary, program.bagInputs ?? 0, 0, 0, 0, 0, 0)
   tensors.forEach((tensor, i) => {
     const planned = plan.tensors[i]!
     put(layout.dtypeId(tensor.dtype), tensor.cols, planned.rowBytes / arenaUnit, dimensions[tensor.dimension])
@@ -44,7 +51,7 @@ export const encodeProgram = (program: Program, plan: Plan, layout: DeviceLayout
   })
   for (const weight of weights) {
     put(weight.region, layout.dtypeId(weight.dtype), weight.offset % 2 ** 32, Math.floor(weight.offset / 2 ** 32))
-    put(weight.rows, weight.cols, forms[weight.form], weight.scales === undefined ? 0 : weight.scales + 1)
+    put(weight.rows, weight.cols, flagsOf(weight), lastWord(weight))
   }
   let argument = 0
   for (const { op, args, name } of ops) {

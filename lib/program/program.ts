@@ -2,7 +2,7 @@
  * A program: a flat list of ops on tensors, before it is planned and encoded. Everything here is plain data; the op
  * table itself is native/core/ops.def, against which names are resolved when a device loads the program.
  */
-import type { DTypeName } from '../tensor.js'
+import type { DTypeName, RowwiseDType } from '../tensor.js'
 
 /**
  * dtypes of activations: f32, u32, and rows quantised to 8 bits: integers with a scale per 32 or 256 elements or per
@@ -23,12 +23,15 @@ export interface TensorSpec {
   readonly fixedRows: number
 }
 
-/** How a weight is kept: the file's rows, panels for GEMM, or f32 rows (norms, biases, frequencies). */
-export type WeightForm = 'stored' | 'prepared' | 'decoded'
+/**
+ * How a weight is kept: the file's rows, panels for GEMM, or f32 rows (norms, biases, frequencies); tables of embeddings
+ * stay in the file or are copied.
+ */
+export type WeightForm = 'stored' | 'prepared' | 'decoded' | 'mapped' | 'copied'
 
 export interface WeightSpec {
   readonly name: string
-  readonly dtype: DTypeName
+  readonly dtype: DTypeName | RowwiseDType
   readonly rows: number
   readonly cols: number
   /** Index into the regions that the program is loaded with. */
@@ -38,6 +41,9 @@ export interface WeightSpec {
   readonly form: WeightForm
   /** Index of the weight [rows, groups] of floats that this one is multiplied by. */
   readonly scales?: number
+  /** Of tables: bytes between rows, and where in a row its scale and bias are. */
+  readonly stride?: number
+  readonly parameters?: 'first' | 'last'
 }
 
 /** Bytes that weights are taken from: a file, or memory; its index is the weights' `region`. */
@@ -84,6 +90,8 @@ export interface ProgramLimits {
 }
 
 export interface Program extends ProgramLimits {
+  /** Tables whose bags a step brings; default none. */
+  readonly bagInputs?: number
   readonly kv: KvSpec | undefined
   readonly tensors: readonly TensorSpec[]
   readonly weights: readonly WeightSpec[]
@@ -114,5 +122,5 @@ export interface DeviceLayout {
   gemmActivations(dtype: DTypeName): ActivationDType | undefined
   kvPageBytes(kv: Omit<KvSpec, 'pages'>): number
   /** Bytes of the prepared form, 0 when there is none. */
-  preparedBytes(dtype: DTypeName, rows: number, cols: number): number
+  preparedBytes(dtype: DTypeName | RowwiseDType, rows: number, cols: number): number
 }

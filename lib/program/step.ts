@@ -1,5 +1,6 @@
 /** One step: the dynamic inputs of a program's run, and their encoding (native/core/program.h). */
 import { DroverError } from '../errors.js'
+import { type Bags, bagWords, type IndexPolicy, indexPolicies, putBags } from './bags.js'
 import { absent } from './program.js'
 
 /** How one output row is sampled; see native/kernels/sampling.h for the order in which they apply. */
@@ -73,6 +74,10 @@ export interface Step {
   targets?: ArrayLike<number>
   /** One per output row, for sample. */
   sampling?: readonly SamplingParameters[]
+  /** One per bag input of the program, for embedding_bag. */
+  bags?: readonly Bags[]
+  /** What becomes of their indices that are out of range; default 'error'. */
+  indices?: IndexPolicy
   /** Ops [firstOp, endOp) run; default all. */
   firstOp?: number
   endOp?: number
@@ -84,14 +89,35 @@ const magic = 0x53565244
 const headerWords = 16
 const sequenceWords = 5
 const samplingWords = 24
-const flags = { profile: 1, targets: 2, sampling: 4 }
+const flags = { profile: 1, targets: 2, sampling: 4, bags: 8 }
 
 const tailOf = (sampling: readonly SamplingParameters[]): number =>
   sampling.reduce((sum, { bias, history, mask }) => sum + 2 * bias.length + 2 * history.length + (mask?.length ?? 0), 0)
 
-/** Encodes a step for a program of `opCount` ops. */
-export const encodeStep = (step: Step, opCount: number): Uint32Array => {
-  const { tokens, positions, sequences, outputRows, targets, sampling } = step
+/** A step of `rows` rows that are the bags of tables, one per bag input in order. */
+export const bagStep = (rows: number, bags: readonly Bags[], indices: IndexPolicy = 'error'): Step => {
+  const tokens = noTokens(rows)
+  return { tokens, positions: tokens, sequences: [], outputRows: [], bags, indices }
+}
+
+let zeros = new Uint32Array(64)
+const noTokens = (rows: number): Uint32Array => {
+  if (rows > zeros.length) zeros = new Uint32Array(2 * rows)
+  return zeros.subarray(0, rows)
+}
+
+/** Words for a step: in `room`, if it is large enough. */
+const wordsFor = (total: number, zeroed: number, room: Uint32Array | undefined): Uint32Array => {
+  if (room === undefined || room.length < total) return new Uint32Array(total)
+  return room.subarray(0, total).fill(0, 0, zeroed)
+}
+
+/**
+ * Encodes a step for a program of `opCount` ops.
+ * @param room memory that nobody needs any more; the result may be a part of it
+ */
+export const encodeStep = (step: Step, opCount: number, room?: Uint32Array): Uint32Array => {
+  const { tokens, positions, sequences, outputRows, targets, sampling, bags } = step
   const rows = tokens.length
   const outputs = outputRows.length
   const pages = sequences.reduce((sum, sequence) => sum + sequence.pages.length, 0)
@@ -104,7 +130,7 @@ export const encodeStep = (step: Step, opCount: number): Uint32Array => {
     if (found !== expected) throw new DroverError('E_SHAPE', 'a step has one entry per row', { field, found, expected })
   }
   const tail = sampling === undefined ? 0 : tailOf(sampling)
-  const total =
+  const plainWords =
     headerWords +
     2 * rows +
     sequences.length * sequenceWords +
@@ -113,11 +139,13 @@ export const encodeStep = (step: Step, opCount: number): Uint32Array => {
     (targets === undefined ? 0 : outputs) +
     (sampling === undefined ? 0 : outputs * samplingWords) +
     tail
-  const words = new Uint32Array(total)
+  const total = plainWords + (bags === undefined ? 0 : bagWords(bags, rows))
+  const words = wordsFor(total, plainWords, room)
   const flag =
     (step.profile ? flags.profile : 0) |
     (targets === undefined ? 0 : flags.targets) |
-    (sampling === undefined ? 0 : flags.sampling)
+    (sampling === undefined ? 0 : flags.sampling) |
+    (bags === undefined ? 0 : flags.bags)
   words.set([
     magic,
     total,
@@ -129,6 +157,8 @@ export const encodeStep = (step: Step, opCount: number): Uint32Array => {
     step.endOp ?? opCount,
     flag,
     tail,
+    bags?.length ?? 0,
+    bags === undefined ? 0 : indexPolicies.indexOf(step.indices ?? 'error'),
   ])
   let at = headerWords
   const put = (values: ArrayLike<number>): void => {
@@ -148,11 +178,12 @@ export const encodeStep = (step: Step, opCount: number): Uint32Array => {
   put(outputRows)
   if (targets !== undefined) put(targets)
   if (sampling !== undefined) putSampling(words, at, sampling)
+  if (bags !== undefined) putBags(words, plainWords, bags)
   return words
 }
 
 const putSampling = (words: Uint32Array, start: number, sampling: readonly SamplingParameters[]): void => {
-  const floats = new Float32Array(words.buffer)
+  const floats = new Float32Array(words.buffer, words.byteOffset, words.length)
   const double = new Float64Array(1)
   const halves = new Uint32Array(double.buffer)
   const tailStart = start + sampling.length * samplingWords

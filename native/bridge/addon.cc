@@ -1,4 +1,4 @@
-// The addon's exports: tables and facts of the core, Region, Program, loadProgram, quantize, probe.
+// The addon's exports: tables and facts of the core, Region, Program, loadProgram, quantize, probes.
 #include <napi.h>
 
 #include <thread>
@@ -133,6 +133,42 @@ Napi::Value probe(const Napi::CallbackInfo& info) {
   return promise;
 }
 
+struct GatherMessage : Message {
+  Napi::Promise::Deferred deferred;
+  std::shared_ptr<Mailbox> mailbox;
+  drover_gather gather{};
+  int code = DROVER_OK;
+  drover_error error{};
+  GatherMessage(Napi::Env env, std::shared_ptr<Mailbox> box)
+      : deferred(Napi::Promise::Deferred::New(env)), mailbox(std::move(box)) {}
+  void deliver(Napi::Env env) override {
+    mailbox->settled(env);
+    if (code != DROVER_OK) return deferred.Reject(error_of(env, error).Value());
+    Napi::Object result = Napi::Object::New(env);
+    result.Set("rowsPerSecond", Napi::Number::New(env, gather.rows_per_second));
+    result.Set("distance", Napi::Number::New(env, gather.distance));
+    deferred.Resolve(result);
+  }
+};
+
+// probeGather(threads, rows, stride, rowBytes): Promise<{rowsPerSecond, distance}>
+Napi::Value probe_gather(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const std::shared_ptr<Mailbox> mailbox = env.GetInstanceData<AddonData>()->mailbox;
+  GatherMessage* message = new GatherMessage(env, mailbox);
+  const Napi::Promise promise = message->deferred.Promise();
+  const uint32_t threads = argument(info, 0);
+  message->gather.rows = argument(info, 1);
+  message->gather.stride = argument(info, 2);
+  message->gather.row_bytes = argument(info, 3);
+  mailbox->open(env);
+  std::thread([message, mailbox, threads] {
+    message->code = drover_probe_gather(threads, &message->gather, &message->error);
+    mailbox->post(message);
+  }).detach();
+  return promise;
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   AddonData* data = new AddonData(env);
   env.SetInstanceData(data);
@@ -149,6 +185,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("preparedBytes", Napi::Function::New(env, prepared_bytes, "preparedBytes"));
   exports.Set("quantize", Napi::Function::New(env, quantize, "quantize"));
   exports.Set("quantizeSync", Napi::Function::New(env, quantize_sync, "quantizeSync"));
+  exports.Set("probeGather", Napi::Function::New(env, probe_gather, "probeGather"));
   exports.Set("probe", Napi::Function::New(env, probe, "probe"));
   return exports;
 }

@@ -58,6 +58,7 @@ Napi::Error error_of(Napi::Env env, const drover_error& error) {
   result.Set("op", Napi::Number::New(env, error.op));
   result.Set("found", Napi::Number::New(env, static_cast<double>(error.found)));
   result.Set("expected", Napi::Number::New(env, static_cast<double>(error.expected)));
+  result.Set("bags", Napi::Number::New(env, error.bags));
   return result;
 }
 
@@ -67,6 +68,7 @@ void throw_argument(Napi::Env env, const char* message) {
   drover_error error{};
   error.code = DROVER_ARGUMENT;
   error.op = -1;
+  error.bags = -1;
   std::snprintf(error.message, sizeof error.message, "%s", message);
   throw_error(env, error);
 }

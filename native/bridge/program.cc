@@ -150,13 +150,15 @@ void load_apart(LoadMessage* message) {
 }  // namespace
 
 Napi::Function Program::define(Napi::Env env) {
-  return DefineClass(env, "Program",
-                     {InstanceMethod<&Program::run>("run"), InstanceMethod<&Program::run_sync>("runSync"),
-                      InstanceMethod<&Program::abort>("abort"), InstanceMethod<&Program::read>("read"),
-                      InstanceMethod<&Program::write>("write"), InstanceMethod<&Program::read_kv>("readKv"),
-                      InstanceMethod<&Program::copy_page>("copyPage"), InstanceMethod<&Program::profile>("profile"),
-                      InstanceMethod<&Program::threads>("threads"), InstanceMethod<&Program::memory>("memory"),
-                      InstanceMethod<&Program::release>("release")});
+  return DefineClass(
+      env, "Program",
+      {InstanceMethod<&Program::run>("run"), InstanceMethod<&Program::run_sync>("runSync"),
+       InstanceMethod<&Program::try_run_sync>("tryRunSync"), InstanceMethod<&Program::abort>("abort"),
+       InstanceMethod<&Program::read>("read"), InstanceMethod<&Program::write>("write"),
+       InstanceMethod<&Program::read_kv>("readKv"), InstanceMethod<&Program::copy_page>("copyPage"),
+       InstanceMethod<&Program::profile>("profile"), InstanceMethod<&Program::threads>("threads"),
+       InstanceMethod<&Program::memory>("memory"), InstanceMethod<&Program::bag_counts>("bagCounts"),
+       InstanceMethod<&Program::resident_bytes>("residentBytes"), InstanceMethod<&Program::release>("release")});
 }
 
 Program::Program(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Program>(info) {
@@ -172,6 +174,7 @@ bool Program::usable(Napi::Env env) const {
   drover_error error{};
   error.code = DROVER_CLOSED;
   error.op = -1;
+  error.bags = -1;
   std::snprintf(error.message, sizeof error.message, "the program has been released");
   throw_error(env, error);
   return false;
@@ -202,6 +205,16 @@ Napi::Value Program::run_sync(const Napi::CallbackInfo& info) {
   if (!usable(info.Env()) || !span_of(info[0], &step)) return info.Env().Undefined();
   if (drover_program_run(program_, step.data, step.bytes, &error) != DROVER_OK) throw_error(info.Env(), error);
   return info.Env().Undefined();
+}
+
+// tryRunSync(step: Uint32Array): boolean. Runs it on this thread unless others keep the pool's threads busy.
+Napi::Value Program::try_run_sync(const Napi::CallbackInfo& info) {
+  Span step;
+  drover_error error{};
+  if (!usable(info.Env()) || !span_of(info[0], &step)) return info.Env().Undefined();
+  const int code = drover_program_try_run(program_, step.data, step.bytes, &error);
+  if (code != DROVER_OK && code != DROVER_BUSY) throw_error(info.Env(), error);
+  return Napi::Boolean::New(info.Env(), code == DROVER_OK);
 }
 
 Napi::Value Program::abort(const Napi::CallbackInfo& info) {
@@ -292,8 +305,27 @@ Napi::Value Program::memory(const Napi::CallbackInfo& info) {
   result.Set("prepared", Napi::Number::New(env, static_cast<double>(memory.prepared)));
   result.Set("scratch", Napi::Number::New(env, static_cast<double>(memory.scratch)));
   result.Set("mapped", Napi::Number::New(env, static_cast<double>(memory.mapped)));
+  result.Set("tables", Napi::Number::New(env, static_cast<double>(memory.tables)));
   result.Set("preparedMapped", Napi::Number::New(env, static_cast<double>(memory.prepared_mapped)));
   return result;
+}
+
+// bagCounts(): {skipped, clamped}
+Napi::Value Program::bag_counts(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  drover_bag_counts counts{};
+  if (!usable(env)) return env.Undefined();
+  drover_program_bag_counts(program_, &counts);
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("skipped", Napi::Number::New(env, static_cast<double>(counts.skipped)));
+  result.Set("clamped", Napi::Number::New(env, static_cast<double>(counts.clamped)));
+  return result;
+}
+
+// residentBytes(): number
+Napi::Value Program::resident_bytes(const Napi::CallbackInfo& info) {
+  if (!usable(info.Env())) return info.Env().Undefined();
+  return Napi::Number::New(info.Env(), static_cast<double>(drover_program_resident_bytes(program_)));
 }
 
 Napi::Value Program::release(const Napi::CallbackInfo& info) {

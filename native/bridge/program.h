@@ -18,6 +18,7 @@ class Program : public Napi::ObjectWrap<Program> {
  private:
   Napi::Value run(const Napi::CallbackInfo& info);
   Napi::Value run_sync(const Napi::CallbackInfo& info);
+  Napi::Value try_run_sync(const Napi::CallbackInfo& info);
   Napi::Value abort(const Napi::CallbackInfo& info);
   Napi::Value read(const Napi::CallbackInfo& info);
   Napi::Value write(const Napi::CallbackInfo& info);
@@ -26,6 +27,8 @@ class Program : public Napi::ObjectWrap<Program> {
   Napi::Value profile(const Napi::CallbackInfo& info);
   Napi::Value threads(const Napi::CallbackInfo& info);
   Napi::Value memory(const Napi::CallbackInfo& info);
+  Napi::Value bag_counts(const Napi::CallbackInfo& info);
+  Napi::Value resident_bytes(const Napi::CallbackInfo& info);
   Napi::Value release(const Napi::CallbackInfo& info);
   // False, with an exception pending, once released.
   bool usable(Napi::Env env) const;

@@ -123,7 +123,7 @@ struct QuantizeMessage : Message {
     if (fits) {
       deferred.Resolve(out);
     } else {
-      deferred.Reject(error_of(env, {DROVER_ARGUMENT, -1, 0, 0, "the output array was detached"}).Value());
+      deferred.Reject(error_of(env, {DROVER_ARGUMENT, -1, 0, 0, -1, "the output array was detached"}).Value());
     }
   }
 };
@@ -135,7 +135,7 @@ Napi::Value quantize(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Work> work = std::make_shared<Work>();
   if (!read_request(info, &work->request)) return env.Undefined();
   if (!work->own()) {
-    drover_error error{DROVER_MEMORY, -1, static_cast<int64_t>(work->request.out_bytes), 0, "out of memory"};
+    drover_error error{DROVER_MEMORY, -1, static_cast<int64_t>(work->request.out_bytes), 0, -1, "out of memory"};
     throw_error(env, error);
     return env.Undefined();
   }

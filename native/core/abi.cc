@@ -12,6 +12,7 @@
 #include "ops/op.h"
 #include "program.h"
 #include "status.h"
+#include "tables.h"
 
 using namespace drover;
 
@@ -36,24 +37,15 @@ void unclaim(drover_program* program) { program->busy.store(0, std::memory_order
 
 int busy(drover_error* error) { return fail(error, DROVER_BUSY, -1, 0, 0, "the program is running a step"); }
 
-// A step on its way through the pool. It owns a copy of the words.
-struct StepJob : Job {
-  drover_program* program;
-  std::vector<uint32_t> words;
-  drover_done done;
-  void* user;
-};
-
 void run_job(Job* base) {
   StepJob* job = static_cast<StepJob*>(base);
+  drover_program* program = job->program;
   drover_error error{};
   Step step{};
-  drover_code code = decode_step(*job->program, job->words.data(), job->words.size(), step, &error);
-  if (code == DROVER_OK) code = run_step(*job->program, step, &error);
+  drover_code code = decode_step(*program, program->step_words.data(), job->words, step, &error);
+  if (code == DROVER_OK) code = run_step(*program, step, &error);
   const drover_done done = job->done;
   void* user = job->user;
-  drover_program* program = job->program;
-  delete job;
   unclaim(program);
   // The program may be gone from here on: `done` gets what it needs by value.
   done(user, code, code == DROVER_OK ? nullptr : &error);
@@ -67,28 +59,56 @@ struct Waiter {
   drover_error error{};
 };
 
-// Checks and copies a step and hands it to the pool by `start`.
+// Checks and copies a step and hands it to the pool by `start`, which says whether the pool has taken it.
 int start_step(drover_program* program, const uint8_t* step, uint64_t length, drover_done done, void* user,
-               void (*start)(Job*), drover_error* error) {
+               bool (*start)(Job*), drover_error* error) {
   if (program == nullptr || step == nullptr || done == nullptr || length % 4 != 0) {
     return fail(error, DROVER_ARGUMENT, -1, static_cast<int64_t>(length), 0,
                 "a program, a step and a callback are needed");
   }
   if (!claim(program)) return busy(error);
-  StepJob* job = new (std::nothrow) StepJob;
-  if (job == nullptr) {
-    unclaim(program);
-    return fail(error, DROVER_MEMORY, -1, 0, 0, "out of memory");
-  }
+  StepJob* job = &program->job;
   program->cancel.store(0, std::memory_order_relaxed);
   job->run = run_job;
   job->program = program;
-  job->words.resize(length / 4);
-  if (length != 0) std::memcpy(job->words.data(), step, length);
+  job->words = length / 4;
+  // Never smaller again: no step of a usual size allocates, and none is filled with zeros first.
+  if (job->words > program->step_words.size()) program->step_words.resize(job->words);
+  if (length != 0) std::memcpy(program->step_words.data(), step, length);
   job->done = done;
   job->user = user;
-  start(job);
-  return DROVER_OK;
+  if (start(job)) return DROVER_OK;
+  unclaim(program);
+  return fail(error, DROVER_BUSY, -1, 0, 0, "the threads run other steps");
+}
+
+bool submit(Job* job) {
+  pool_submit(job);
+  return true;
+}
+bool lead(Job* job) {
+  pool_lead(job);
+  return true;
+}
+
+// Hands a step to the pool by `start` and waits for its end.
+int run_to_end(drover_program* program, const uint8_t* step, uint64_t length, bool (*start)(Job*),
+               drover_error* error) {
+  Waiter waiter;
+  const drover_done done = [](void* user, int code, const drover_error* failure) {
+    Waiter* w = static_cast<Waiter*>(user);
+    const std::lock_guard<std::mutex> lock(w->mutex);
+    w->code = code;
+    if (failure != nullptr) w->error = *failure;
+    w->finished = true;
+    w->wake.notify_one();
+  };
+  const int started = start_step(program, step, length, done, &waiter, start, error);
+  if (started != DROVER_OK) return started;
+  std::unique_lock<std::mutex> lock(waiter.mutex);
+  waiter.wake.wait(lock, [&] { return waiter.finished; });
+  if (waiter.code != DROVER_OK && error != nullptr) *error = waiter.error;
+  return waiter.code;
 }
 
 int check_rows(const drover_program* program, uint32_t tensor, uint32_t row, uint32_t rows, uint64_t bytes,
@@ -171,6 +191,7 @@ int drover_program_load(const uint8_t* bytes, uint64_t length, drover_region* co
   drover_program* program = new (std::nothrow) drover_program;
   if (program == nullptr) return fail(error, DROVER_MEMORY, -1, 0, 0, "out of memory");
   program->kernels = m.kernels;
+  program->recommend = m.recommend;
   std::vector<uint32_t> words(length / 4);
   if (length != 0) std::memcpy(words.data(), bytes, length);
   drover_code code = decode_program(words.data(), words.size(), regions, region_count, *program, error);
@@ -185,25 +206,15 @@ int drover_program_load(const uint8_t* bytes, uint64_t length, drover_region* co
 
 int drover_program_submit(drover_program* program, const uint8_t* step, uint64_t length, drover_done done, void* user,
                           drover_error* error) {
-  return start_step(program, step, length, done, user, pool_submit, error);
+  return start_step(program, step, length, done, user, submit, error);
 }
 
 int drover_program_run(drover_program* program, const uint8_t* step, uint64_t length, drover_error* error) {
-  Waiter waiter;
-  const drover_done done = [](void* user, int code, const drover_error* failure) {
-    Waiter* w = static_cast<Waiter*>(user);
-    const std::lock_guard<std::mutex> lock(w->mutex);
-    w->code = code;
-    if (failure != nullptr) w->error = *failure;
-    w->finished = true;
-    w->wake.notify_one();
-  };
-  const int submitted = start_step(program, step, length, done, &waiter, pool_lead, error);
-  if (submitted != DROVER_OK) return submitted;
-  std::unique_lock<std::mutex> lock(waiter.mutex);
-  waiter.wake.wait(lock, [&] { return waiter.finished; });
-  if (waiter.code != DROVER_OK && error != nullptr) *error = waiter.error;
-  return waiter.code;
+  return run_to_end(program, step, length, lead, error);
+}
+
+int drover_program_try_run(drover_program* program, const uint8_t* step, uint64_t length, drover_error* error) {
+  return run_to_end(program, step, length, pool_try_lead, error);
 }
 
 void drover_program_abort(drover_program* program) {
@@ -277,6 +288,13 @@ int drover_program_copy_page(drover_program* program, uint32_t from, uint32_t to
   return DROVER_OK;
 }
 
+int drover_program_bag_counts(const drover_program* program, drover_bag_counts* out) {
+  *out = program->bag_counts;
+  return DROVER_OK;
+}
+
+uint64_t drover_program_resident_bytes(const drover_program* program) { return resident_table_bytes(*program); }
+
 uint32_t drover_program_threads(const drover_program* program) { return program->threads; }
 
 int drover_program_profile(drover_program* program, uint64_t* out, uint64_t count, drover_error* error) {
@@ -291,8 +309,13 @@ int drover_program_profile(drover_program* program, uint64_t* out, uint64_t coun
 }
 
 int drover_program_memory(drover_program* program, drover_memory* out) {
-  *out = {program->activations.bytes(), program->kv.bytes(),   program->prepared.bytes(),
-          program->scratch.bytes(),     program->mapped_bytes, program->prepared_file.mapped_bytes()};
+  *out = {program->activations.bytes(),
+          program->kv.bytes(),
+          program->prepared.bytes(),
+          program->scratch.bytes(),
+          program->mapped_bytes,
+          program->prepared_file.mapped_bytes(),
+          program->tables.bytes() + owned_table_bytes(*program)};
   return DROVER_OK;
 }
 

@@ -104,7 +104,7 @@ int drover_region_copy(const void* data, uint64_t bytes, drover_region** out, dr
   if (data == nullptr || bytes == 0 || out == nullptr)
     return fail(error, DROVER_ARGUMENT, -1, 0, 0, "bytes and an output are needed");
   drover_region* region = new (std::nothrow) drover_region;
-  uint8_t* copy = region == nullptr ? nullptr : drover::map_guarded(bytes, drover::Pages::kPlain);
+  uint8_t* copy = region == nullptr ? nullptr : drover::map_guarded(bytes, drover::Pages::kArena);
   if (copy == nullptr) {
     delete region;
     return fail(error, DROVER_MEMORY, -1, static_cast<int64_t>(bytes), 0, "the system refuses %llu bytes",

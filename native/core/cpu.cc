@@ -21,6 +21,7 @@ namespace {
 struct Isa {
   const char* name;
   const KernelTable* (*table)();
+  const RecommendKernels* (*recommend)();
   bool runs;
 };
 
@@ -79,22 +80,33 @@ std::vector<Isa> list_isas(std::string& names) {
   };
   list_features(features, names);
   const bool avx2 = has("avx2") && has("fma") && has("f16c") && has("bmi2");
-  return {{"scalar", kernels_scalar, true},
-          {"avx2", kernels_avx2, avx2},
-          {"avxvnni", kernels_avxvnni, avx2 && has("avx_vnni")},
-          {"avx512", kernels_avx512,
+  return {{"scalar", kernels_scalar, recommend_scalar, true},
+          {"avx2", kernels_avx2, recommend_avx2, avx2},
+          {"avxvnni", kernels_avxvnni, recommend_avx2, avx2 && has("avx_vnni")},
+          {"avx512", kernels_avx512, recommend_avx512,
            avx2 && has("avx512f") && has("avx512bw") && has("avx512dq") && has("avx512vl") && has("avx512_vnni")}};
 }
 #elif defined(DROVER_ARM64)
 std::vector<Isa> list_isas(std::string& names) {
   const ArmFeatures has = arm_features();
   list_features({{"neon", true}, {"dotprod", has.dot_product}, {"i8mm", has.i8mm}}, names);
-  return {
-      {"scalar", kernels_scalar, true}, {"neon", kernels_neon, true}, {"neondot", kernels_neondot, has.dot_product}};
+  return {{"scalar", kernels_scalar, recommend_scalar, true},
+          {"neon", kernels_neon, recommend_neon, true},
+          {"neondot", kernels_neondot, recommend_neon, has.dot_product}};
 }
 #else
-std::vector<Isa> list_isas(std::string&) { return {{"scalar", kernels_scalar, true}}; }
+std::vector<Isa> list_isas(std::string&) { return {{"scalar", kernels_scalar, recommend_scalar, true}}; }
 #endif
+
+bool is_intel() {
+#if defined(DROVER_X86)
+  uint32_t a = 0, b = 0, c = 0, d = 0;
+  __cpuid(0, a, b, c, d);
+  return b == 0x756e6547 && d == 0x49656e69 && c == 0x6c65746e;  // "GenuineIntel"
+#else
+  return false;
+#endif
+}
 
 Machine read_machine() {
   static std::string features, reason;
@@ -107,6 +119,7 @@ Machine read_machine() {
   m.info.isa_best = best->name;
   m.info.isa = best->name;
   m.kernels = best->table();
+  m.recommend = best->recommend();
   const char* forced = std::getenv("DROVER_ISA");
   if (forced != nullptr && forced[0] != '\0') {
     m.kernels = nullptr;
@@ -115,6 +128,7 @@ Machine read_machine() {
       if (isa.runs) runnable.append(runnable.empty() ? "" : ", ").append(isa.name);
       if (isa.runs && std::strcmp(isa.name, forced) == 0) {
         m.kernels = isa.table();
+        m.recommend = isa.recommend();
         m.info.isa = isa.name;
       }
     }
@@ -123,6 +137,7 @@ Machine read_machine() {
            runnable.c_str());
     }
   }
+  m.asks_second_level = is_intel();
   m.info.features = features.c_str();
   const SystemCpus cpus = system_cpus();
   m.info.logical_cpus = cpus.logical;

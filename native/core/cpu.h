@@ -4,11 +4,16 @@
 
 #include "drover.h"
 #include "kernels/kernels.h"
+#include "kernels/recommend/recommend.h"
 
 namespace drover {
 
 struct Machine {
-  const KernelTable* kernels;  // null when DROVER_ISA names a set that cannot run; `error` says so
+  const KernelTable* kernels;         // null when DROVER_ISA names a set that cannot run; `error` says so
+  const RecommendKernels* recommend;  // of the same set
+  // Memory is asked for into the second-level cache: Intel's cores have more requests of that kind under way, those of
+  // others may drop them (Zen 4 does now and then) or know no difference.
+  bool asks_second_level;
   drover_error error;
   drover_cpu_info info;
 };

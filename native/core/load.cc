@@ -6,10 +6,12 @@
 
 #include "cpu.h"
 #include "kernels/prepare.h"
+#include "kernels/rowwise.h"
 #include "ops/op.h"
 #include "platform.h"
 #include "program.h"
 #include "status.h"
+#include "tables.h"
 
 namespace drover {
 namespace {
@@ -32,6 +34,7 @@ struct Preparation : Job {
   std::vector<uint64_t> offsets;  // of each weight in the prepared arena, or in the file's content
   uint64_t prepared_bytes = 0, total_bytes = 0;
   Aim aim = Aim::kKeep;
+  TableCopies tables;
   Arena staging;
   uint64_t staging_stride = 0;
   std::atomic<uint64_t> done_bytes{0};
@@ -55,7 +58,11 @@ uint64_t result_bytes(const Weight& w) {
 
 bool rows_are_finite(const Weight& w, uint32_t begin, uint32_t end) {
   for (uint32_t row = begin; row < end; row++) {
-    if (!row_is_finite(w.dtype, w.file + row * row_bytes(w.dtype, w.cols), w.cols)) return false;
+    const uint8_t* data = w.file + row * w.stride;
+    const bool finite = is_rowwise(w.dtype)
+                            ? rowwise_is_finite(w.dtype, data, w.cols, (w.flags & kParametersFirst) != 0)
+                            : row_is_finite(w.dtype, data, w.cols);
+    if (!finite) return false;
   }
   return true;
 }
@@ -79,14 +86,17 @@ void prepare_rows(const Weight& w, uint32_t first_row, uint32_t rows, uint8_t* o
 void prepare_portion(Preparation& job, const Portion& portion, uint32_t worker) {
   drover_program& p = *job.program;
   const Weight& w = p.weights[portion.weight];
-  const uint64_t row = row_bytes(w.dtype, w.cols);
+  const uint64_t row = w.stride;
   const uint32_t first_row = portion.begin * kPanel;
-  const uint32_t last_row = portion.end * kPanel < w.rows ? portion.end * kPanel : w.rows;
+  const uint32_t last_row = static_cast<uint32_t>(
+      uint64_t{portion.end} * kPanel < w.rows ? uint64_t{portion.end} * kPanel : uint64_t{w.rows});
   if (job.options->verify_weights != 0 && !rows_are_finite(w, first_row, last_row)) {
     job.bad_weight.store(static_cast<int32_t>(portion.weight));
   }
   if (job.aim == Aim::kWrite && p.prepared_file.failed()) return;
-  if (w.flags != 0) {
+  if ((w.flags & kTable) != 0) {
+    if ((w.flags & kCopy) != 0) copy_rows(p, job.tables, portion.weight, first_row, last_row);
+  } else if (w.flags != 0) {
     const uint64_t from = portion.begin * panel_result_bytes(w), offset = job.offsets[portion.weight] + from;
     const uint64_t to = portion.end * panel_result_bytes(w), all = result_bytes(w);
     const uint64_t bytes = (to < all ? to : all) - from;
@@ -109,21 +119,23 @@ void prepare_portion(Preparation& job, const Portion& portion, uint32_t worker) 
 // Places the weights one after the other and cuts them into portions.
 void plan_preparation(Preparation& job) {
   const std::vector<Weight>& weights = job.program->weights;
+  job.tables.plan(*job.program);
   job.offsets.resize(weights.size());
   for (uint32_t i = 0; i < weights.size(); i++) {
     const Weight& w = weights[i];
     job.offsets[i] = job.prepared_bytes;
     job.prepared_bytes += round_up(result_bytes(w), 64);
-    if (w.flags == 0 && job.options->verify_weights == 0) continue;
-    const uint64_t panel = row_bytes(w.dtype, w.cols) * kPanel;
-    const uint32_t panels = (w.rows + kPanel - 1) / kPanel;
+    const bool table = (w.flags & kTable) != 0;
+    if ((table ? !job.tables.copied_here(i) : w.flags == 0) && job.options->verify_weights == 0) continue;
+    const uint64_t panel = w.stride * kPanel;
+    const uint32_t panels = static_cast<uint32_t>((uint64_t{w.rows} + kPanel - 1) / kPanel);
     const uint32_t step = panel >= kPortionBytes ? 1 : static_cast<uint32_t>(kPortionBytes / panel);
     for (uint32_t begin = 0; begin < panels; begin += step) {
       job.portions.push_back({i, begin, begin + step < panels ? begin + step : panels});
     }
     const uint64_t staged = round_up((step < panels ? step : panels) * panel_result_bytes(w), 64);
     if (staged > job.staging_stride) job.staging_stride = staged;
-    job.total_bytes += row_bytes(w.dtype, w.cols) * w.rows;
+    job.total_bytes += w.stride * w.rows;
   }
 }
 
@@ -220,16 +232,18 @@ drover_code load_program(drover_program& p, const drover_load_options& options, 
   }
   const uint64_t prepared = in_file ? staging : job.prepared_bytes;
   const uint64_t kv = p.kv_page_bytes * p.kv_pages, scratch = p.scratch_stride * p.threads;
-  const uint64_t total = p.arena_bytes + kv + prepared + scratch;
+  const uint64_t tables = job.tables.bytes();
+  const uint64_t total = p.arena_bytes + kv + prepared + scratch + tables + owned_table_bytes(p);
   if (options.memory_budget != 0 && total > options.memory_budget) {
     return fail(error, DROVER_MEMORY, -1, static_cast<int64_t>(total), static_cast<int64_t>(options.memory_budget),
-                "needs %llu bytes (activations %llu, KV cache %llu, weights %llu, scratch %llu)",
+                "needs %llu bytes (activations %llu, KV cache %llu, weights %llu, tables %llu, scratch %llu)",
                 static_cast<unsigned long long>(total), static_cast<unsigned long long>(p.arena_bytes),
                 static_cast<unsigned long long>(kv), static_cast<unsigned long long>(prepared),
+                static_cast<unsigned long long>(tables + owned_table_bytes(p)),
                 static_cast<unsigned long long>(scratch));
   }
   if (!p.activations.allocate(p.arena_bytes) || !p.kv.allocate(kv) || !job.staging.allocate(staging) ||
-      !p.prepared.allocate(in_file ? 0 : prepared) || !p.scratch.allocate(scratch)) {
+      !p.prepared.allocate(in_file ? 0 : prepared) || !p.scratch.allocate(scratch) || !p.tables.allocate(tables)) {
     return fail(error, DROVER_MEMORY, -1, static_cast<int64_t>(total), 0, "the system refuses %llu bytes",
                 static_cast<unsigned long long>(total));
   }
@@ -240,6 +254,7 @@ drover_code load_program(drover_program& p, const drover_load_options& options, 
     if ((w.flags & kPrepare) != 0) w.prepared = content + job.offsets[i];
     if ((w.flags & kDecode) != 0) w.decoded = reinterpret_cast<const float*>(content + job.offsets[i]);
   }
+  place_tables(p, job.tables);
   for (Tensor& tensor : p.tensors) tensor.data = p.activations.data() + tensor.offset;
   p.profile.assign(p.ops.size() * profile_words(p.threads), 0);
   p.worker_times.assign(p.threads, {});

@@ -30,6 +30,8 @@ void unmap_file(const uint8_t* data, uint64_t bytes);
 void drop_file_pages(const uint8_t* data, uint64_t bytes);
 // Brings pages of a mapped file to where they can be read without a fault, as far as the system can; blocks.
 void populate_file_pages(const uint8_t* data, uint64_t bytes);
+// Bytes of a mapped range that are in memory: whole pages, but no more than the range.
+uint64_t resident_file_bytes(const uint8_t* data, uint64_t bytes);
 void describe_error(int error, char* text, size_t bytes);
 
 // Why others could have written a file, or the files of a folder; null when only this user and the system's own could,

@@ -118,6 +118,25 @@ void populate_file_pages(const uint8_t* data, uint64_t bytes) {
   madvise(const_cast<uint8_t*>(data), bytes, MADV_WILLNEED);
 }
 
+uint64_t resident_file_bytes(const uint8_t* data, uint64_t bytes) {
+  constexpr uint64_t kPages = 1u << 12;
+#ifdef __APPLE__
+  char there[kPages];
+#else
+  unsigned char there[kPages];
+#endif
+  const uint64_t page = page_bytes(), lead = reinterpret_cast<uintptr_t>(data) % page;
+  const uint8_t* begin = data - lead;
+  uint64_t pages = 0;
+  const uint64_t all = (lead + bytes + page - 1) / page;
+  for (uint64_t at = 0; at < all; at += kPages) {
+    const uint64_t count = all - at < kPages ? all - at : kPages;
+    if (mincore(const_cast<uint8_t*>(begin + at * page), count * page, there) != 0) continue;
+    for (uint64_t i = 0; i < count; i++) pages += there[i] & 1;
+  }
+  return pages * page < bytes ? pages * page : bytes;
+}
+
 const char* objection_to_file(const char* path) {
   struct stat status;
   if (stat(path, &status) != 0 || !S_ISREG(status.st_mode)) return "is not a file that can be read";

@@ -4,6 +4,8 @@
 #define WIN32_LEAN_AND_MEAN
 #define NOMINMAX
 #include <windows.h>
+// After windows.h, which it needs.
+#include <psapi.h>
 
 #include <algorithm>
 #include <bit>
@@ -117,6 +119,22 @@ void drop_file_pages(const uint8_t* data, uint64_t bytes) { VirtualUnlock(const_
 void populate_file_pages(const uint8_t* data, uint64_t bytes) {
   WIN32_MEMORY_RANGE_ENTRY range{const_cast<uint8_t*>(data), bytes};
   PrefetchVirtualMemory(GetCurrentProcess(), 1, &range, 0);
+}
+
+uint64_t resident_file_bytes(const uint8_t* data, uint64_t bytes) {
+  constexpr uint64_t kPages = 1u << 10;
+  PSAPI_WORKING_SET_EX_INFORMATION there[kPages];
+  const uint64_t page = page_bytes(), lead = reinterpret_cast<uintptr_t>(data) % page;
+  const uint64_t all = (lead + bytes + page - 1) / page;
+  uint64_t pages = 0;
+  for (uint64_t at = 0; at < all; at += kPages) {
+    const uint64_t count = all - at < kPages ? all - at : kPages;
+    for (uint64_t i = 0; i < count; i++) there[i].VirtualAddress = const_cast<uint8_t*>(data - lead + (at + i) * page);
+    const DWORD size = static_cast<DWORD>(count * sizeof there[0]);
+    if (K32QueryWorkingSetEx(GetCurrentProcess(), there, size) == 0) continue;
+    for (uint64_t i = 0; i < count; i++) pages += there[i].VirtualAttributes.Valid;
+  }
+  return pages * page < bytes ? pages * page : bytes;
 }
 
 const char* objection_to_file(const char* path) { return objection_to(path, false, "is not a file"); }

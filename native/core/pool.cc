@@ -164,13 +164,16 @@ void pool_submit(Job* job) {
   p.wake.notify_one();
 }
 
-void pool_lead(Job* job) {
+bool pool_try_lead(Job* job) {
   Pool& p = pool();
-  if (p.queued.load(std::memory_order_acquire) == 0) {
-    const std::unique_lock<std::mutex> lock(p.leading, std::try_to_lock);
-    if (lock.owns_lock()) return job->run(job);
-  }
-  pool_submit(job);
+  if (p.queued.load(std::memory_order_acquire) != 0) return false;
+  const std::unique_lock<std::mutex> lock(p.leading, std::try_to_lock);
+  if (lock.owns_lock()) job->run(job);
+  return lock.owns_lock();
+}
+
+void pool_lead(Job* job) {
+  if (!pool_try_lead(job)) pool_submit(job);
 }
 
 void Team::run(uint32_t count, Function function, void* context) {

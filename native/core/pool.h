@@ -64,6 +64,8 @@ uint32_t pool_threads();
 void pool_submit(Job* job);
 // Runs a job on the calling thread if nobody leads and none waits, else queues it: the caller must wait for its end.
 void pool_lead(Job* job);
+// Runs a job on the calling thread if nobody leads and none waits; false, and the job is untouched, otherwise.
+bool pool_try_lead(Job* job);
 
 }  // namespace drover
 

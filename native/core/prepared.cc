@@ -71,7 +71,7 @@ Hash source_hash(const drover_program& program) {
     hash.add(region->data, region->mapped && region->bytes > kFileStart ? kFileStart : region->bytes);
   }
   for (const Weight& w : program.weights) {
-    const uint64_t bytes = row_bytes(w.dtype, w.cols) * w.rows;
+    const uint64_t bytes = w.stride * (w.rows - 1) + row_bytes(w.dtype, w.cols);
     const uint64_t sample = bytes < kSample ? bytes : kSample;
     hash.add(w.file + (bytes - sample) / 2, sample);
   }

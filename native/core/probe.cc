@@ -90,8 +90,86 @@ void run_probe(Job* base) {
   probe.wake.notify_one();
 }
 
+// Every turn takes other rows, and their number is more than the caches of a machine remember of the turn before.
+constexpr uint32_t kGatherLookups = 1u << 18, kGatherTurns = 4, kDistances[] = {8, 16, 32, 64, 96, 128, 192, 256};
+
+struct Gather : Job {
+  uint32_t threads;
+  Arena arena;
+  drover_gather* result;
+  uint64_t sink = 0;
+  std::mutex mutex;
+  std::condition_variable wake;
+  bool finished = false;
+};
+
+void run_gather(Job* base) {
+  Gather& g = *static_cast<Gather*>(base);
+  const RecommendKernels& kernels = *machine().recommend;
+  Team team(g.threads, nullptr, true);
+  const uint64_t pages = g.arena.bytes() / 4096;
+  team.parallel(kReadTasks, [&](uint32_t task, uint32_t) {
+    for (uint64_t page = pages * task / kReadTasks; page < pages * (task + 1) / kReadTasks; page++)
+      g.arena.data()[page * 4096] = 1;
+  });
+  std::vector<uint32_t> indices(uint64_t{kGatherLookups} * team.threads());
+  std::vector<uint64_t> sums(team.threads());
+  uint64_t state = 1;
+  for (uint32_t turn = 0; turn < kGatherTurns; turn++) {
+    for (const uint32_t distance : kDistances) {
+      for (const bool near : {false, true}) {
+        for (uint32_t& index : indices) {
+          state = state * 6364136223846793005u + 1442695040888963407u;
+          index = static_cast<uint32_t>((state >> 32) * g.result->rows >> 32);
+        }
+        const auto start = std::chrono::steady_clock::now();
+        team.parallel(team.threads(), [&](uint32_t task, uint32_t) {
+          const GatherWork work{g.arena.data(), g.result->stride, g.result->row_bytes,
+                                indices.data() + uint64_t{task} * kGatherLookups, kGatherLookups};
+          sums[task] += kernels.gather(work, distance, near);
+        });
+        const double rate = static_cast<double>(indices.size()) / seconds_since(start);
+        if (rate <= g.result->rows_per_second) continue;
+        g.result->rows_per_second = rate;
+        g.result->distance = distance;
+      }
+    }
+  }
+  for (const uint64_t sum : sums) g.sink += sum;
+  const std::lock_guard<std::mutex> lock(g.mutex);
+  g.finished = true;
+  g.wake.notify_one();
+}
+
 }  // namespace
 }  // namespace drover
+
+int drover_probe_gather(uint32_t threads, drover_gather* gather, drover_error* error) {
+  using namespace drover;
+  const Machine& m = machine();
+  if (m.kernels == nullptr) {
+    if (error != nullptr) *error = m.error;
+    return m.error.code;
+  }
+  constexpr uint64_t kMostBytes = uint64_t{1} << 40, kMostStride = 1u << 20;
+  if (gather == nullptr || gather->rows == 0 || gather->rows > UINT32_MAX || gather->row_bytes == 0 ||
+      gather->stride < gather->row_bytes || gather->stride > kMostStride ||
+      gather->rows > kMostBytes / gather->stride) {
+    return fail(error, DROVER_ARGUMENT, -1, 0, 0, "a table of rows that do not overlap is needed");
+  }
+  Gather job;
+  job.threads = threads == 0 || threads > pool_threads() ? pool_threads() : threads;
+  job.result = gather;
+  gather->rows_per_second = 0;
+  const uint64_t bytes = gather->rows * gather->stride;
+  if (!job.arena.allocate(bytes))
+    return fail(error, DROVER_MEMORY, -1, static_cast<int64_t>(bytes), 0, "the system refuses memory");
+  job.run = run_gather;
+  pool_submit(&job);
+  std::unique_lock<std::mutex> lock(job.mutex);
+  job.wake.wait(lock, [&] { return job.finished; });
+  return DROVER_OK;
+}
 
 int drover_probe(uint32_t threads, uint64_t buffer_bytes, drover_limits* out, drover_error* error) {
   using namespace drover;

@@ -6,6 +6,7 @@
 #include "kernels/kv.h"
 #include "kernels/panels.h"
 #include "kernels/prepare.h"
+#include "kernels/rowwise.h"
 #include "ops/op.h"
 #include "status.h"
 
@@ -16,7 +17,7 @@ drover_program::~drover_program() {
 namespace drover {
 namespace {
 
-constexpr uint32_t kMostRows = 1u << 20, kMostCols = 1u << 24, kMostEntries = 1u << 22;
+constexpr uint32_t kMostRows = 1u << 20, kMostCols = 1u << 24, kMostEntries = 1u << 22, kMostBagInputs = 1u << 16;
 constexpr uint64_t kMostBytes = uint64_t{1} << 46;
 
 // Walks words without ever passing their end.
@@ -39,7 +40,7 @@ drover_code decode_header(const uint32_t* h, uint64_t count, drover_program& p, 
   if (h[0] != kProgramMagic) return refuse(error, "not a program", h[0], kProgramMagic);
   if (h[1] != kProgramVersion) return refuse(error, "unknown version", h[1], kProgramVersion);
   if (h[2] != count) return refuse(error, "length differs from the header", static_cast<int64_t>(count), h[2]);
-  for (uint32_t i = 18; i < kProgramHeaderWords; i++) {
+  for (uint32_t i = 19; i < kProgramHeaderWords; i++) {
     if (h[i] != 0) return refuse(error, "reserved words are zero", h[i], 0);
   }
   p.max_rows = h[3];
@@ -56,6 +57,9 @@ drover_code decode_header(const uint32_t* h, uint64_t count, drover_program& p, 
   p.kv_head_dim = h[14];
   p.kv_pages = h[16];
   p.vocabulary = h[17];
+  if (h[18] > kMostBagInputs) return refuse(error, "bag inputs out of range", h[18], kMostBagInputs);
+  p.bag_inputs.resize(h[18]);
+  p.bags.resize(h[18]);
   if (p.vocabulary > kMostCols) return refuse(error, "vocabulary out of range", p.vocabulary, kMostCols);
   if (p.kv_pages == 0) return DROVER_OK;
   if (p.kv_pages > kMostEntries) return refuse(error, "kv pages out of range", p.kv_pages, kMostEntries);
@@ -100,16 +104,49 @@ drover_code decode_tensor(const uint32_t* t, uint32_t index, const drover_progra
   return DROVER_OK;
 }
 
+Weight weight_of(const uint32_t* w) {
+  Weight weight{};
+  weight.region = w[0];
+  weight.dtype = static_cast<DType>(w[1]);
+  weight.offset = uint64_t{w[3]} << 32 | w[2];
+  weight.rows = w[4];
+  weight.cols = w[5];
+  weight.flags = w[6];
+  return weight;
+}
+
+// A table of embeddings: rows at a stride, as many as 32 bits count.
+template <typename Refuse>
+drover_code decode_table(const uint32_t* w, const drover_region& region, Weight& weight, Refuse no) {
+  weight = weight_of(w);
+  if (w[1] >= kDTypeCount || !is_table_dtype(weight.dtype)) return no("not a dtype of tables", w[1], 0);
+  if (weight.rows == 0) return no("a table has rows", 0, 1);
+  if (weight.cols == 0 || weight.cols > kMostBagDim) return no("columns out of range", weight.cols, kMostBagDim);
+  if ((weight.flags & ~(kTable | kCopy | kParametersFirst)) != 0) return no("unknown flags", weight.flags, kTable);
+  if ((weight.flags & kParametersFirst) != 0 && !is_rowwise(weight.dtype)) {
+    return no("only row-wise formats have a scale and a bias", w[1], 0);
+  }
+  const uint64_t row = row_bytes(weight.dtype, weight.cols);
+  weight.stride = w[7];
+  if (weight.stride < row) return no("rows overlap", w[7], static_cast<int64_t>(row));
+  const uint64_t bytes = weight.stride * (weight.rows - 1) + row;
+  if (weight.offset > region.bytes || bytes > region.bytes - weight.offset) {
+    return no("ends past its region", static_cast<int64_t>(weight.offset + bytes), static_cast<int64_t>(region.bytes));
+  }
+  weight.file = region.data + weight.offset;
+  return DROVER_OK;
+}
+
 drover_code decode_weight(const uint32_t* w, uint32_t index, drover_region* const* regions, uint32_t region_count,
                           Weight& weight, drover_error* error) {
   const auto no = [&](const char* what, int64_t found, int64_t expected) {
     return fail(error, DROVER_PROGRAM, -1, found, expected, "weight %u: %s", index, what);
   };
   if (w[0] >= region_count) return no("unknown region", w[0], region_count);
+  if ((w[6] & kTable) != 0) return decode_table(w, *regions[w[0]], weight, no);
   if (w[1] >= static_cast<uint32_t>(DType::u32))
     return no("not a dtype of weights", w[1], static_cast<int64_t>(DType::u32) - 1);
-  weight = {w[0],   static_cast<DType>(w[1]), uint64_t{w[3]} << 32 | w[2], w[4], w[5], w[6], {}, 0, nullptr, nullptr,
-            nullptr};
+  weight = weight_of(w);
   if (weight.rows == 0 || weight.rows > kMostCols) return no("rows out of range", weight.rows, kMostCols);
   if (weight.cols == 0 || weight.cols > kMostCols) return no("columns out of range", weight.cols, kMostCols);
   uint32_t block = 1, block_bytes = 1;
@@ -126,6 +163,7 @@ drover_code decode_weight(const uint32_t* w, uint32_t index, drover_region* cons
     return no("this dtype has no prepared form", w[1], 0);
   }
   weight.file = region.data + weight.offset;
+  weight.stride = row_bytes(weight.dtype, weight.cols);
   return DROVER_OK;
 }
 
@@ -156,6 +194,7 @@ drover_code decode_op(const uint32_t* o, uint32_t index, const uint32_t* argumen
   };
   if (o[0] >= kOpCount) return no("unknown opcode", o[0], kOpCount - 1);
   op.opcode = o[0];
+  const bool reads_tables = kOps[op.opcode].implementation == &op_embedding_bag;
   const char* signature = kOps[op.opcode].signature;
   const uint32_t wanted = static_cast<uint32_t>(std::strlen(signature));
   if (o[2] != wanted || wanted > kMostArguments) return no("wrong number of arguments", o[2], wanted);
@@ -174,6 +213,8 @@ drover_code decode_op(const uint32_t* o, uint32_t index, const uint32_t* argumen
       return no("unknown tensor", word, static_cast<int64_t>(p.tensors.size()));
     if (is_weight && word >= p.weights.size())
       return no("unknown weight", word, static_cast<int64_t>(p.weights.size()));
+    if (is_weight && ((p.weights[word].flags & kTable) != 0) != reads_tables)
+      return no("tables are read by embedding_bag alone", word, 0);
   }
   Check check(p, op, at, error);
   kOps[op.opcode].implementation->check(check);
@@ -209,6 +250,7 @@ drover_code decode_program(const uint32_t* words, uint64_t count, drover_region*
       return code;
   }
   for (uint32_t i = 0; i < weights; i++) {
+    if ((p.weights[i].flags & kTable) != 0) continue;
     if (const drover_code code = decode_scales(w[uint64_t{i} * kWeightWords + 7], i, p, error)) return code;
   }
   for (uint32_t i = 0; i < ops; i++) {

@@ -9,7 +9,7 @@
 //     0 magic "DRVP"  1 version (1)  2 total words  3 max rows  4 max outputs  5 max sequences  6 max page entries
 //     7 tensor count  8 weight count  9 op count  10 argument words  11 arena size in units of 64 bytes
 //     12 kv layers  13 kv heads  14 kv head_dim  15 kv dtype (f32, f16, bf16, q8_0, f8_e4m3)  16 kv pages (0: no cache)
-//     17 vocabulary 18..23 zero
+//     17 vocabulary 18 bag inputs of a step 19..23 zero
 //   tensors, kTensorWords words each:
 //     0 dtype (f32, u32, a8_32, a8_256, a8_row, f8_row)  1 cols  2 row stride in units of 64 bytes
 //     3 row dimension (0 rows, 1 outputs, 2 fixed)  4 row count when fixed  5 offset in the arena, units of 64 bytes
@@ -19,13 +19,16 @@
 //     to f32 at load: what norms, biases and frequencies need)  7 scales: 0, or 1 + the index of a weight [rows,
 //     groups] of floats that this one is multiplied by (a weight that embed and gemm share is listed once; embed then
 //     reads the prepared form)
+//     Tables of embedding_bag have flag 4, alone or with 8 (its rows are copied into memory of the program's own) and
+//     16 (scale and bias come first in a row); word 7 is then the bytes between rows
 //   ops, kOpWords words each:  0 opcode (position in ops.def)  1 first argument word  2 argument count  3 zero
 //   arguments
 //
 // Step
 //   header, kStepHeaderWords words:
 //     0 magic "DRVS"  1 total words  2 rows  3 outputs  4 sequences  5 page entries  6 first op  7 end op (exclusive)
-//     8 flags (1: profile, 2: has targets, 4: has sampling records)  9 tail words  10..15 zero
+//     8 flags (1: profile, 2: has targets, 4: has sampling records, 8: has bags)  9 tail words
+//     10 bag inputs, all or none  11 what becomes of an index out of range (0 error, 1 skip, 2 clamp)  12..15 zero
 //   tokens      i32[rows]
 //   positions   i32[rows]      RoPE positions (usually the cache position, but free)
 //   sequences   5 words each:  0 first row  1 row count  2 cache position of the first row  3 first page entry
@@ -36,6 +39,9 @@
 //   targets     i32[outputs]                        when flag 2
 //   sampling    kSamplingWords words per output     when flag 4 (see SamplingRecord in native/kernels/sampling.h)
 //   tail        words that sampling records point into
+//   bags        when flag 8: per input two words, 0 flags (1: indices are int64, 2: offsets are int64, 4: has weights)
+//               1 index count; then per input its offsets[rows + 1] from 0 to the index count, never falling, its
+//               indices and its weights (f32)
 #ifndef DROVER_CORE_PROGRAM_H_
 #define DROVER_CORE_PROGRAM_H_
 
@@ -46,6 +52,7 @@
 #include "arena.h"
 #include "drover.h"
 #include "kernels/kernels.h"
+#include "kernels/recommend/recommend.h"
 #include "pool.h"
 #include "prepared.h"
 
@@ -85,8 +92,9 @@ struct Weight {
   const uint8_t* file;      // the file's rows
   const uint8_t* prepared;  // panels, when flag 1
   const float* decoded;     // f32 rows, when flag 2
+  uint64_t stride;          // bytes between the file's rows
 };
-inline constexpr uint32_t kPrepare = 1, kDecode = 2;
+inline constexpr uint32_t kPrepare = 1, kDecode = 2, kTable = 4, kCopy = 8, kParametersFirst = 16;
 
 struct Op {
   uint32_t opcode;
@@ -97,6 +105,18 @@ struct Sequence {
   uint32_t first_row, rows, cache_start;
   const uint32_t* pages;
   uint32_t page_count;
+};
+
+// What the ops that read one of the step's bag inputs ask of it.
+struct BagInput {
+  uint32_t rows = UINT32_MAX;  // indices are below
+  uint32_t widest = 0;         // elements of the widest table
+  bool has_max = false;        // a maximum takes no weights
+};
+enum class IndexPolicy : uint32_t { kError, kSkip, kClamp, kCount };
+// A bag of more than kBagPart lookups.
+struct LongBag {
+  uint32_t input, bag;
 };
 
 // A step as it is read from its words, every number checked against the program.
@@ -111,12 +131,20 @@ struct Step {
   const uint32_t* tail;
   uint32_t tail_words;
 };
-inline constexpr uint32_t kStepProfile = 1, kStepTargets = 2, kStepSampling = 4;
+inline constexpr uint32_t kStepProfile = 1, kStepTargets = 2, kStepSampling = 4, kStepBags = 8;
+
+struct StepJob : Job {
+  drover_program* program;
+  uint64_t words;
+  drover_done done;
+  void* user;
+};
 
 }  // namespace drover
 
 struct drover_program {
   const drover::KernelTable* kernels = nullptr;
+  const drover::RecommendKernels* recommend = nullptr;
   uint32_t max_rows = 0, max_outputs = 0, max_sequences = 0, max_pages = 0, vocabulary = 0;
   uint32_t kv_layers = 0, kv_heads = 0, kv_head_dim = 0, kv_pages = 0;
   drover::DType kv_dtype = drover::DType::f32;
@@ -125,7 +153,7 @@ struct drover_program {
   std::vector<drover::Weight> weights;
   std::vector<drover::Op> ops;
   std::vector<drover_region*> regions;
-  drover::Arena activations, kv, prepared, scratch;
+  drover::Arena activations, kv, prepared, scratch, tables;
   drover::PreparedFile prepared_file;  // what `prepared` would hold, where weights are kept in a file
   uint64_t arena_bytes = 0, scratch_stride = 0, mapped_bytes = 0;
   uint32_t threads = 1;
@@ -135,6 +163,17 @@ struct drover_program {
   std::vector<uint32_t> page_writer;  // per page: the sequence that writes it in step `page_step`
   std::vector<uint32_t> page_step;
   uint32_t step_number = 0;
+  // The step in flight, which owns a copy of its words; the memory is kept for the next.
+  drover::StepJob job;
+  std::vector<uint32_t> step_words;
+
+  std::vector<drover::BagTable> bag_tables;  // by weight
+  std::vector<drover::BagInput> bag_inputs;
+  std::vector<drover::Bags> bags;  // of the step, by input; they point into its words
+  std::vector<drover::LongBag> long_bags;
+  drover::Arena bag_parts;  // what the parts of the step's long bags sum up to
+  drover_bag_counts bag_counts{};
+
   std::atomic<uint32_t> busy{0};  // 1 while a step runs or memory is read or written
   std::atomic<int32_t> cancel{0};
 
@@ -166,9 +205,9 @@ drover_code decode_program(const uint32_t* words, uint64_t count, drover_region*
                            drover_program& program, drover_error* error);
 // Allocates arenas and prepares weights.
 drover_code load_program(drover_program& program, const drover_load_options& options, drover_error* error);
-// Reads and checks a step against the program.
-drover_code decode_step(drover_program& program, const uint32_t* words, uint64_t count, Step& step,
-                        drover_error* error);
+// Reads and checks a step against the program. Bags are rewritten in place: indices and offsets to 32 bits, and without
+// the indices that a policy skips.
+drover_code decode_step(drover_program& program, uint32_t* words, uint64_t count, Step& step, drover_error* error);
 // Runs the ops of a checked step.
 drover_code run_step(drover_program& program, const Step& step, drover_error* error);
 

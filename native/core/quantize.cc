@@ -1,10 +1,12 @@
 // Rows of one stored format into another, on the pool.
 #include <condition_variable>
 #include <mutex>
+#include <vector>
 
 #include "cpu.h"
 #include "kernels/encode.h"
 #include "kernels/prepare.h"
+#include "kernels/rowwise.h"
 #include "pool.h"
 #include "status.h"
 
@@ -49,6 +51,23 @@ void quantize_row(Quantization& job, uint32_t row) {
   }
 }
 
+// Scale and bias follow from a whole row.
+void quantize_whole_row(Quantization& job, uint32_t row, float* values) {
+  const uint8_t* source = job.source + row * row_bytes(job.from, job.cols);
+  uint8_t* out = job.out + row * row_bytes(job.to, job.cols);
+  if (is_rowwise(job.from)) {
+    decode_rowwise(job.from, source, job.cols, false, values);
+  } else {
+    decode_row(job.from, source, job.cols, values);
+  }
+  if (is_rowwise(job.to)) {
+    encode_rowwise(job.to, values, job.cols, out);
+    if (!rowwise_is_finite(job.to, out, job.cols, false)) report_bad(job, uint64_t{row} * job.cols);
+  } else {
+    encode_row(*job.kernels, job.to, values, nullptr, job.cols, out);
+  }
+}
+
 void run_quantization(Job* base) {
   Quantization& job = *static_cast<Quantization*>(base);
   Team team(job.threads, job.cancel, true);
@@ -56,7 +75,12 @@ void run_quantization(Job* base) {
   team.parallel(tasks, [&](uint32_t task, uint32_t) {
     const uint32_t begin = task * job.rows_per_task;
     const uint32_t end = job.rows - begin < job.rows_per_task ? job.rows : begin + job.rows_per_task;
-    for (uint32_t row = begin; row < end && !team.cancelled(); row++) quantize_row(job, row);
+    if (is_rowwise(job.from) || is_rowwise(job.to)) {
+      std::vector<float> values(job.cols);
+      for (uint32_t row = begin; row < end && !team.cancelled(); row++) quantize_whole_row(job, row, values.data());
+    } else {
+      for (uint32_t row = begin; row < end && !team.cancelled(); row++) quantize_row(job, row);
+    }
   });
   const std::lock_guard<std::mutex> lock(job.mutex);
   job.finished = true;
@@ -69,7 +93,10 @@ void run_quantization(Job* base) {
 uint32_t drover_can_quantize(uint32_t dtype) {
   using namespace drover;
   const KernelTable* kernels = machine().kernels;
-  return kernels != nullptr && dtype < kDTypeCount && can_encode(*kernels, static_cast<DType>(dtype)) ? 1 : 0;
+  return kernels != nullptr && dtype < kDTypeCount &&
+                 (can_encode(*kernels, static_cast<DType>(dtype)) || can_encode_rowwise(static_cast<DType>(dtype)))
+             ? 1
+             : 0;
 }
 
 int drover_quantize(uint32_t from, const uint8_t* source, uint64_t source_bytes, uint32_t to, uint8_t* out,
@@ -84,16 +111,16 @@ int drover_quantize(uint32_t from, const uint8_t* source, uint64_t source_bytes,
   if (options == nullptr || options->struct_bytes != sizeof *options || source == nullptr || out == nullptr) {
     return fail(error, DROVER_ARGUMENT, -1, 0, 0, "a source, an output and options of this version are needed");
   }
-  if (from >= static_cast<uint32_t>(DType::u32)) {
+  if (from >= kDTypeCount || (from >= static_cast<uint32_t>(DType::u32) && !is_rowwise(static_cast<DType>(from)))) {
     return fail(error, DROVER_ARGUMENT, -1, from, 0, "rows of this dtype are not read");
   }
   if (drover_can_quantize(to) == 0) return fail(error, DROVER_UNSUPPORTED, -1, to, 0, "no encoder for this dtype");
   Quantization job;
   job.from = static_cast<DType>(from);
   job.to = static_cast<DType>(to);
-  uint32_t from_block = 0, to_block = 0, unused = 0;
-  drover_dtype_block(from, &from_block, &unused);
-  drover_dtype_block(to, &to_block, &unused);
+  // A row of codes with one scale need not hold whole blocks.
+  const uint32_t from_block = is_rowwise(job.from) ? 1 : elements_of(job.from);
+  const uint32_t to_block = is_rowwise(job.to) ? 1 : elements_of(job.to);
   if (rows == 0 || cols == 0 || cols % from_block != 0 || cols % to_block != 0) {
     return fail(error, DROVER_SHAPE, -1, cols, to_block, "rows hold whole blocks");
   }

@@ -12,6 +12,7 @@ drover_code fail(drover_error* error, drover_code code, int32_t op, int64_t foun
     error->op = op;
     error->found = found;
     error->expected = expected;
+    error->bags = -1;
     va_list arguments;
     va_start(arguments, format);
     std::vsnprintf(error->message, sizeof error->message, format, arguments);

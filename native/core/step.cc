@@ -1,4 +1,5 @@
 // Checks a step's dynamic inputs and runs its ops.
+#include "bags.h"
 #include "ops/op.h"
 #include "program.h"
 #include "status.h"
@@ -103,7 +104,7 @@ void run_timed(const Run& run, uint32_t index) {
 
 }  // namespace
 
-drover_code decode_step(drover_program& p, const uint32_t* words, uint64_t count, Step& step, drover_error* error) {
+drover_code decode_step(drover_program& p, uint32_t* words, uint64_t count, Step& step, drover_error* error) {
   const auto no = [&](const char* what, int64_t found, int64_t expected) {
     return fail(error, DROVER_RANGE, -1, found, expected, "step: %s", what);
   };
@@ -122,7 +123,8 @@ drover_code decode_step(drover_program& p, const uint32_t* words, uint64_t count
   if (h[5] > p.max_pages) return no("too many page entries", h[5], p.max_pages);
   if (step.first_op > step.end_op || step.end_op > p.ops.size())
     return no("op range", step.end_op, static_cast<int64_t>(p.ops.size()));
-  if ((step.flags & ~(kStepProfile | kStepTargets | kStepSampling)) != 0) return no("unknown flags", step.flags, 7);
+  if ((step.flags & ~(kStepProfile | kStepTargets | kStepSampling | kStepBags)) != 0)
+    return no("unknown flags", step.flags, 15);
   const uint32_t* tokens = reader.take(step.rows);
   const uint32_t* positions = tokens == nullptr ? nullptr : reader.take(step.rows);
   const uint32_t* sequences = positions == nullptr ? nullptr : reader.take(uint64_t{h[4]} * kSequenceWords);
@@ -134,8 +136,13 @@ drover_code decode_step(drover_program& p, const uint32_t* words, uint64_t count
       targets == nullptr ? nullptr
                          : reader.take((step.flags & kStepSampling) != 0 ? uint64_t{step.outputs} * kSamplingWords : 0);
   const uint32_t* tail = sampling == nullptr ? nullptr : reader.take(h[9]);
-  if (tail == nullptr || reader.at != count)
+  const bool has_bags = (step.flags & kStepBags) != 0;
+  if (tail == nullptr || (reader.at != count && !has_bags))
     return no("length differs from its header", static_cast<int64_t>(count), static_cast<int64_t>(reader.at));
+  if (const drover_code code =
+          has_bags ? decode_bags(p, {words + reader.at, count - reader.at}, step.rows, h[10], h[11], error)
+                   : check_no_bags(p, step, error))
+    return code;
   step.tokens = reinterpret_cast<const int32_t*>(tokens);
   step.positions = reinterpret_cast<const int32_t*>(positions);
   step.output_rows = outputs;

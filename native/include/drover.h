@@ -40,6 +40,7 @@ typedef struct drover_error {
   int32_t op;        /* index of the op concerned, or -1 */
   int64_t found;     /* the offending number where there is one, else 0 */
   int64_t expected;  /* the bound it broke where there is one, else 0 */
+  int32_t bags;      /* index of the step's bag input concerned, or -1 */
   char message[256]; /* one sentence, NUL-terminated */
 } drover_error;
 
@@ -98,6 +99,17 @@ typedef struct drover_limits {
  * Reads `buffer_bytes` of memory (0: eight times the last cache, at least 512 MiB). Blocks for some seconds. */
 int drover_probe(uint32_t threads, uint64_t buffer_bytes, drover_limits* out, drover_error* error);
 
+/* Rows of a table read at random, by nothing but the reading: the most that any kernel for lookups can reach. */
+typedef struct drover_gather {
+  uint64_t rows, stride;  /* what the table has: rows, and bytes between them */
+  uint32_t row_bytes;     /* of a row, read by its lines */
+  uint32_t distance;      /* out: how many rows ahead memory was asked for when it was fastest */
+  double rows_per_second; /* out */
+} drover_gather;
+/* Measures it with `threads` threads (0: the pool's) as the best of many loops, 8 to 256 rows ahead, on huge pages
+ * where allowed. Blocks for about a second. */
+int drover_probe_gather(uint32_t threads, drover_gather* gather, drover_error* error);
+
 /* ---- number formats ---- */
 
 typedef struct drover_quantize_options {
@@ -149,6 +161,8 @@ int drover_program_load(const uint8_t* bytes, uint64_t length, drover_region* co
                         const drover_load_options* options, drover_program** out, drover_error* error);
 /* Runs one step to its end on the pool; blocks the caller. */
 int drover_program_run(drover_program* program, const uint8_t* step, uint64_t length, drover_error* error);
+/* The same on the calling thread, or not at all: DROVER_BUSY when the pool's threads run or await other steps. */
+int drover_program_try_run(drover_program* program, const uint8_t* step, uint64_t length, drover_error* error);
 /* Copies the step, queues it and returns; `done` is called exactly once from a pool thread, also after an abort. */
 typedef void (*drover_done)(void* user, int code, const drover_error* error);
 int drover_program_submit(drover_program* program, const uint8_t* step, uint64_t length, drover_done done, void* user,
@@ -166,6 +180,13 @@ uint32_t drover_program_kv_head_dim(const drover_program* program);
 /* Reads one head of one sequence's cache as f32: out [positions, head_dim]; what: 0 = k (after RoPE), 1 = v. */
 int drover_program_read_kv(drover_program* program, uint32_t layer, uint32_t kv_head, uint32_t what,
                            const uint32_t* pages, uint32_t positions, float* out, drover_error* error);
+/* What the last step did to indices out of range, by the policy that it asked for. */
+typedef struct drover_bag_counts {
+  uint64_t skipped, clamped;
+} drover_bag_counts;
+int drover_program_bag_counts(const drover_program* program, drover_bag_counts* out);
+/* Bytes of tables read from mapped files that are in memory now. Asks the system for every page. */
+uint64_t drover_program_resident_bytes(const drover_program* program);
 /* Copies one KV page onto another (prefix sharing: a page is copied before it is written to). */
 int drover_program_copy_page(drover_program* program, uint32_t from, uint32_t to, drover_error* error);
 
@@ -180,6 +201,7 @@ typedef struct drover_memory {
   uint64_t activations, kv, prepared, scratch; /* bytes that we allocated */
   uint64_t mapped;                             /* bytes of mapped files, not counted against the budget */
   uint64_t prepared_mapped;                    /* bytes of the mapped file of prepared weights, apart from `mapped` */
+  uint64_t tables; /* embedding tables that are not read from a file; counted against the budget */
 } drover_memory;
 int drover_program_memory(drover_program* program, drover_memory* out);
 /* Aborts and waits for a step in flight, then frees. NULL is allowed. */

@@ -9,6 +9,7 @@
 #include "kernels/grids.h"
 #include "kernels/panels.h"
 #include "kernels/prepare.h"
+#include "kernels/rowwise.h"
 #include "kernels/simd/half.h"
 
 namespace drover {
@@ -448,6 +449,10 @@ RowDecoder decoder_of(DType dtype) {
     case DType::a8_256:
     case DType::a8_row:
     case DType::f8_row:
+    case DType::i8_rowwise:
+    case DType::i8h_rowwise:
+    case DType::i4_rowwise:
+    case DType::i2_rowwise:
     case DType::kCount:
       break;
   }
@@ -485,7 +490,7 @@ bool decoded_finite(DType dtype, const uint8_t* source, uint32_t cols) {
 
 uint64_t row_bytes(DType dtype, uint32_t cols) {
   const uint64_t elements = elements_of(dtype);
-  return (cols + elements - 1) / elements * bytes_of(dtype);
+  return (cols + elements - 1) / elements * bytes_of(dtype) + parameter_bytes(dtype);
 }
 
 void decode_row(DType dtype, const uint8_t* source, uint32_t cols, float* out) {
@@ -556,6 +561,10 @@ bool row_is_finite(DType dtype, const uint8_t* source, uint32_t cols) {
     case DType::a8_256:
     case DType::a8_row:
     case DType::f8_row:
+    case DType::i8_rowwise:
+    case DType::i8h_rowwise:
+    case DType::i4_rowwise:
+    case DType::i2_rowwise:
     case DType::kCount:
       break;
   }

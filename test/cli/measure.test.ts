@@ -5,7 +5,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { loadLanguageModel } from '../../lib/index.js'
 import { cpu } from '../../lib/kernels.js'
-import { fixture } from '../support.js'
+import { fixture, root } from '../support.js'
 import { drover, jsonLines, output, outputJson, refused, storiesPath, withFolder } from './run.js'
 
 const story = fixture('stories260K/tinystories_first.txt')
@@ -219,6 +219,33 @@ test('demo writes a story, with speeds and what was chosen for this machine', as
   assert.match(text, new RegExp(`^instruction set +${isa}$`, 'm'))
   assert.ok(text.includes(`${threads}: ${threadsReason}`))
   assert.match(await output(['demo', '-n', '1', '-p', 'A cat']), /^A cat.*^generation +- tokens\/s \(1 tokens\)$/ms)
+})
+
+interface Ranked {
+  ranking: {
+    person: string
+    dishes: { item: string; score: number; preference: number }[]
+    firstFive: { model: number; best: number; all: number }
+    pairsInOrder: number
+  }
+}
+
+test('demo ranks dishes by their scores, most of them as the true preference does', async () => {
+  const { ranking } = await outputJson<Ranked>(['demo', '-n', '1'])
+  const { dishes, firstFive, pairsInOrder } = ranking
+  assert.is(dishes.length, 40)
+  for (let i = 1; i < dishes.length; i++) assert.ok(dishes[i - 1]!.score >= dishes[i]!.score)
+  assert.ok(firstFive.model > 0.75 && firstFive.model <= firstFive.best && firstFive.all < 0.5)
+  assert.ok(pairsInOrder > 0.8)
+  const rank = join(root, 'assets', 'dishes')
+  const lines = jsonLines(await output(['rank', rank, '--requests', join(rank, 'requests.jsonl'), '--top', '3']))
+  const { id, top } = lines[0] as { id: string; top: { item: string }[] }
+  const items = dishes.slice(0, 3).map(({ item }) => item)
+  assert.equal([id, top.map(({ item }) => item)], [ranking.person, items])
+  const text = await output(['demo', '-n', '1', '--person', 'iori'])
+  assert.match(text, /^Iori likes /m)
+  assert.match(text, /^1\. +[a-z ]+ +\d+ % +\d+ %$/m)
+  await refused(['demo', '--person', 'Zorri'], /nobody is called Zorri.*did you mean Iori\?/s)
 })
 
 test.run()

@@ -24,7 +24,7 @@ const rooms: Record<string, readonly string[]> = {
   kernels: upper, // one-op programs for users: beside generate
   convert: upper, // files into other formats: beside generate
   generate: ['convert', ...upper], // weights may be converted as they are loaded
-  recommend: upper,
+  recommend: ['convert', ...upper], // tables and layers may be converted as they are loaded
   cli: ['convert', 'generate', 'recommend', 'serve', ...upper],
   serve: ['generate', 'recommend', ...upper],
   'index.ts': ['convert', 'generate', 'recommend', ...upper],

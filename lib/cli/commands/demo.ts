@@ -1,8 +1,9 @@
-/** `drover demo`: the model in the package writes a story. */
+/** `drover demo`: the models in the package write a story and rank dishes. */
 import { join } from 'node:path'
 import type { Command } from '../command.js'
 import { loadFrom, modelOptions, samplingFrom, samplingOptions, speeds } from '../load.js'
 import { json, line, table, write } from '../output.js'
+import { rankDishes, rankingText } from '../ranking.js'
 
 /** stories260K: 260 thousand parameters, trained on TinyStories; part of the package. */
 export const model260K = join(__dirname, '..', '..', '..', 'assets', 'stories260K.gguf')
@@ -10,14 +11,17 @@ export const model260K = join(__dirname, '..', '..', '..', 'assets', 'stories260
 export const demo: Command = {
   name: 'demo',
   usage: '',
-  summary: 'A small model writes a story. Shows the speed and what was chosen for this machine.',
+  summary:
+    'A small model writes a story, another ranks dishes for somebody. Shows the speed and what was chosen for this machine.',
   options: {
     prompt: { type: 'string', short: 'p', value: 'TEXT', help: 'how the story begins' },
+    person: { type: 'string', value: 'NAME', help: 'for whom dishes are ranked' },
     ...samplingOptions,
     ...modelOptions,
   },
   positionals: [0, 0],
   run: async (args) => {
+    const ranking = await rankDishes(args)
     const model = await loadFrom(model260K, args)
     try {
       const prompt = args.text('prompt') ?? 'Once upon a time'
@@ -28,7 +32,7 @@ export const demo: Command = {
       const { isa, threads, threadsReason, parameters } = model.info
       const speed = speeds(result)
       if (args.flag('json'))
-        json({ prompt, text: result.text, isa, threads, threadsReason, ...speed, usage: result.usage })
+        json({ prompt, text: result.text, isa, threads, threadsReason, ...speed, usage: result.usage, ranking })
       else {
         line('\n')
         line(
@@ -44,6 +48,7 @@ export const demo: Command = {
             ['threads', `${threads}: ${threadsReason}`],
           ]),
         )
+        line(`\n${rankingText(ranking)}`)
       }
     } finally {
       await model.close()

@@ -6,6 +6,7 @@ import { DroverError } from '../../errors.js'
 import type { GgufValue } from '../../format/gguf.js'
 import type { LlamaConfig } from '../../model/llama.js'
 import { type OpenedModel, openConfig, openModel } from '../../model/open.js'
+import { isRecommenderFolder } from '../../model/open-recommender.js'
 import { describePlan, type MemoryPlan } from '../../model/plan.js'
 import { disassemble } from '../../program/disassemble.js'
 import { planProgram } from '../../program/plan.js'
@@ -13,6 +14,7 @@ import { type KvType, kvTypeNames, kvTypes } from '../../program/program.js'
 import { type DTypeName, dtypes } from '../../tensor.js'
 import type { Command } from '../command.js'
 import { bytes, count, json, line, table } from '../output.js'
+import { inspectRecommender } from './inspect-recommender.js'
 
 const shown = (value: GgufValue): unknown => (typeof value === 'object' ? `[${value.length} ${value.type}]` : value)
 
@@ -58,6 +60,7 @@ export const inspect: Command = {
   positionals: [1, 1],
   run: async (args) => {
     const [path] = args.positionals as [string]
+    if (await isRecommenderFolder(path)) return inspectRecommender(path, args)
     const { opened, config } = await openEither(path)
     const type = args.text('type') ?? opened?.weightTypes[0] ?? 'bf16'
     const kvType = args.text('kv') ?? 'f16'

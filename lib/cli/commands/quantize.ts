@@ -3,14 +3,16 @@ import { readFile } from 'node:fs/promises'
 import { folderFormats } from '../../convert/folder.js'
 import { mixNames } from '../../convert/mixes.js'
 import { type QuantizeModelOptions, type QuantizeModelReport, quantizeModel } from '../../convert/quantize.js'
+import { recommenderTypes } from '../../convert/recommender.js'
 import { DroverError } from '../../errors.js'
 import { compareModels, type ModelComparison } from '../../generate/compare.js'
 import { type LanguageModelOptions, loadLanguageModel } from '../../generate/model.js'
+import { isRecommenderFolder } from '../../model/open-recommender.js'
 import { type Arguments, type Command, usageError } from '../command.js'
 import { bytes, count, json, line, note, progress, table } from '../output.js'
 
 /** All types: GGUF takes the mixes, a folder those of its own. */
-const typeNames = `${mixNames.join(', ')}; for a folder ${folderFormats.join(', ')}`
+const typeNames = `${mixNames.join(', ')}; for a folder ${folderFormats.join(', ')}; for a recommender ${recommenderTypes.join(', ')}`
 
 const optionsFrom = (args: Arguments, signal: AbortSignal): QuantizeModelOptions => {
   const type = args.text('type')
@@ -18,9 +20,11 @@ const optionsFrom = (args: Arguments, signal: AbortSignal): QuantizeModelOptions
   const options: QuantizeModelOptions = { type, signal }
   const importance = args.text('imatrix')
   const output = args.text('keep-output')
+  const layers = args.text('layers')
   const threads = args.integer('threads', 1, 1024)
   if (importance !== undefined) options.importance = importance
   if (output !== undefined) options.output = output
+  if (layers !== undefined) options.layers = layers
   if (threads !== undefined) options.threads = threads
   if (args.flag('pure')) options.pure = true
   return options
@@ -88,11 +92,16 @@ export const quantize: Command = {
   name: 'quantize',
   usage: 'IN OUT --type T',
   summary:
-    'Writes a model in another number format: as a GGUF file, or a folder as a folder where OUT does not end in .gguf. With --kld, what that costs: both models read a text, and their predictions are compared.',
+    'Writes a model in another number format: as a GGUF file, or a folder as a folder where OUT does not end in .gguf; a recommender as a folder. With --kld, what that costs: both models read a text, and their predictions are compared.',
   options: {
     type: { type: 'string', short: 't', value: 'T', help: typeNames },
     imatrix: { type: 'string', value: 'FILE', help: 'importance matrix of llama.cpp, .dat or .gguf' },
     'keep-output': { type: 'string', value: 'TYPE', help: 'number format of the head; default: what the type says' },
+    layers: {
+      type: 'string',
+      value: 'TYPE',
+      help: 'a recommender’s layers: f32, f16, bf16 or int8; default: as the tables',
+    },
     pure: { type: 'boolean', help: 'every matrix in the same format' },
     threads: { type: 'string', value: 'N', help: 'workers; default: what the machine allows' },
     kld: { type: 'string', value: 'FILE', help: 'a text to compare source and result on' },
@@ -105,6 +114,8 @@ export const quantize: Command = {
     const options = optionsFrom(args, stop.signal)
     const file = args.text('kld')
     args.integer('window', 2)
+    if (file !== undefined && (await isRecommenderFolder(input)))
+      throw usageError('a recommender reads no text', 'leave --kld out')
     // Read first: a long conversion should not end in a text that is not there.
     const text =
       file === undefined

@@ -1,0 +1,86 @@
+/** `drover inspect` of a recommender: its tables, its layers, and what they take in memory. */
+import { cpuDevice } from '../../device/cpu.js'
+import type { RecommenderConfig } from '../../model/dlrm-config.js'
+import { type OpenedRecommender, openRecommender, programOf } from '../../model/open-recommender.js'
+import { disassemble } from '../../program/disassemble.js'
+import { planProgram } from '../../program/plan.js'
+import { defaults } from '../../recommend/options.js'
+import type { Arguments } from '../command.js'
+import { bytes, count, json, line, table } from '../output.js'
+
+const shapeOf = (config: RecommenderConfig): Record<string, unknown> => {
+  const { file: _, tables, ...rest } = config
+  return { ...rest, tables: tables.length }
+}
+
+const tableRows = ({ tables }: OpenedRecommender): string[][] => [
+  ['table', 'rows', 'dim', 'format', 'size'],
+  ...tables.map(({ name, rows, cols, format, bytes: size }) => [name, count(rows), `${cols}`, format, bytes(size)]),
+]
+
+export const inspectRecommender = async (path: string, args: Arguments): Promise<void> => {
+  const opened = await openRecommender(path)
+  const { config, tables, tensors, parameters, weightTypes, weightBytes } = opened
+  const maxBatch = defaults.maxBatch
+  const program = programOf(cpuDevice.layout, config, opened, {
+    maxRows: maxBatch,
+    activations: 'auto',
+    tables: 'mapped',
+  })
+  const planned = planProgram(program, cpuDevice.layout)
+  const tableBytes = tables.reduce((sum, { bytes: size }) => sum + size, 0)
+  const plan = {
+    maxBatch,
+    tableBytes,
+    preparedBytes: planned.preparedBytes,
+    arenaBytes: planned.arenaBytes,
+    totalBytes: tableBytes + planned.preparedBytes + planned.arenaBytes,
+    ops: program.ops.length,
+  }
+  const listing = (): string => disassemble(program, cpuDevice.layout, planned)
+  if (args.flag('json')) {
+    json({
+      path,
+      config: shapeOf(config),
+      tables: tables.map(({ name, rows, cols, format, bytes: size }) => ({
+        name,
+        rows,
+        dim: cols,
+        format,
+        bytes: size,
+      })),
+      parameters,
+      weightTypes,
+      weightBytes,
+      ...(args.flag('tensors') ? { tensors } : {}),
+      plan,
+      ...(args.flag('program') ? { program: listing().trimEnd().split('\n') } : {}),
+    })
+    return
+  }
+  line(table(Object.entries(shapeOf(config)).map(([key, value]) => [key, String(value)])))
+  line()
+  line(table(tableRows(opened)))
+  line()
+  line(
+    table([
+      ['parameters', count(parameters)],
+      ['files', `${bytes(weightBytes)}: ${weightTypes.join(', ')}`],
+      ['tables', `${bytes(tableBytes)}, copied to memory, or mapped`],
+      ['layers', bytes(planned.preparedBytes)],
+      ['activations', `${bytes(planned.arenaBytes)} for steps of ${maxBatch} rows`],
+      ['total', bytes(plan.totalBytes)],
+      ['ops', String(plan.ops)],
+    ]),
+  )
+  if (args.flag('tensors')) {
+    line()
+    line(
+      table(tensors.map(({ name, dtype, shape, bytes: size }) => [name, dtype, `[${shape.join(', ')}]`, bytes(size)])),
+    )
+  }
+  if (args.flag('program')) {
+    line()
+    line(listing())
+  }
+}

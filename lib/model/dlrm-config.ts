@@ -1,0 +1,238 @@
+/**
+ * config.json of recommenders: the flags of facebookresearch/dlrm (architecture "dlrm") and of TorchRec's DLRM
+ * (architecture "dlrm_dcn"), lists as JSON or as the flags write them. What a flag asks for that would be computed otherwise
+ * is refused.
+ */
+import { DroverError } from '../errors.js'
+import type { ConfigRecord } from '../format/config.js'
+import { type Pooling, poolings } from '../program/tables.js'
+import type { TableShape } from './tables.js'
+
+interface CommonConfig {
+  /** Where it was read, for errors. */
+  readonly file: string
+  readonly denseFeatures: number
+  readonly tables: readonly TableShape[]
+  readonly pooling: Pooling
+  /** Outputs of each layer of the MLP over the dense features; ReLU follows every layer. */
+  readonly bottom: readonly number[]
+  /** Outputs of each layer of the last MLP; the last one gives the logit. */
+  readonly top: readonly number[]
+  /** What the last MLP reads. */
+  readonly topInputs: number
+  /** Above 0: probabilities are clamped to [threshold, 1 - threshold]. */
+  readonly lossThreshold: number
+}
+
+/** DLRM (arXiv 1906.00091): products of all pairs of embeddings, or all embeddings as they are. */
+export interface DotConfig extends CommonConfig {
+  readonly architecture: 'dlrm'
+  readonly interaction: 'dot' | 'cat'
+  /** 'dot': with the products of each embedding and itself. */
+  readonly itself: boolean
+}
+
+/** DLRM-DCNv2: a low-rank cross network (arXiv 2008.13535). */
+export interface CrossConfig extends CommonConfig {
+  readonly architecture: 'dlrm_dcn'
+  readonly crossLayers: number
+  readonly crossRank: number
+}
+
+export type RecommenderConfig = DotConfig | CrossConfig
+
+export const recommenderArchitectures = ['dlrm', 'dlrm_dcn'] as const
+
+const mostTables = 4096
+const mostLayers = 64
+const mostWidth = 2 ** 20
+/** Rows of a table: indices are 32-bit integers. */
+const mostRows = 2 ** 31 - 1
+export const mostDim = 1024
+
+interface SizeLimits {
+  /** Entries of the list. */
+  readonly entries: number
+  readonly maximum: number
+}
+
+/** A list of sizes: `[13, 512, 64]`, or `"13-512-64"` or `"13,512,64"` as command lines have it. */
+const sizes = (config: ConfigRecord, key: string, { entries, maximum }: SizeLimits): number[] => {
+  const value = config.get(key)
+  const refusal = (found?: unknown): DroverError =>
+    config.refuse(key, `1 to ${entries} integers from 1 to ${maximum}`, ...(found === undefined ? [] : [found]))
+  // Longer texts hold more numbers than are allowed.
+  const text = typeof value === 'string' && value.length <= entries * 11
+  const list = text ? value.split(/[-,]/).map((part) => (/^\s*\d+\s*$/.test(part) ? Number(part) : Number.NaN)) : value
+  if (!Array.isArray(list) || list.length === 0 || list.length > entries) throw refusal()
+  const wrong = list.findIndex((n) => typeof n !== 'number' || !Number.isInteger(n) || n < 1 || n > maximum)
+  if (wrong !== -1) throw refusal(`${typeof list[wrong] === 'object' ? 'an object' : list[wrong]} at position ${wrong}`)
+  return list as number[]
+}
+
+const layerSizes = (config: ConfigRecord, key: string): number[] =>
+  sizes(config, key, { entries: mostLayers, maximum: mostWidth })
+
+/** Tables of these rows; `tables` of the config may name them. */
+const tableShapes = (
+  config: ConfigRecord,
+  rows: readonly number[],
+  dim: number,
+  tensor: (index: number) => string,
+  name: (index: number) => string,
+): TableShape[] => {
+  const names = config.strings('tables')
+  if (names.length > 0 && (names.length !== rows.length || new Set(names).size !== names.length)) {
+    throw config.refuse('tables', `${rows.length} different names, one per table`)
+  }
+  return rows.map((count, i) => ({ name: names[i] ?? name(i), tensor: tensor(i), rows: count, dim }))
+}
+
+/** Entries that must be absent or have one of these values: others would be computed differently. */
+const expectAll = (config: ConfigRecord, entries: Readonly<Record<string, readonly unknown[]>>): void => {
+  for (const [key, allowed] of Object.entries(entries)) {
+    const found = config.get(key)
+    if (found === undefined || allowed.includes(found)) continue
+    throw new DroverError('E_UNSUPPORTED', 'a recommender of this kind is not supported', {
+      file: config.file,
+      field: key,
+      found: typeof found === 'object' ? 'an object' : found,
+      expected: allowed.length === 0 ? 'no such entry' : `${allowed.join(' or ')}, or no such entry`,
+    })
+  }
+}
+
+const choice = <T extends string>(config: ConfigRecord, key: string, allowed: readonly T[], fallback: T): T => {
+  const value = config.string(key, fallback)
+  if (allowed.includes(value as T)) return value as T
+  throw config.refuse(key, allowed.join(' or '), value)
+}
+
+const lossThreshold = (config: ConfigRecord): number => {
+  const threshold = config.number('loss_threshold', { minimum: 0, fallback: 0 })
+  // As in the original, a threshold of 1 or more has no effect; between the two, the bounds would cross.
+  if (threshold > 0.5 && threshold < 1) throw config.refuse('loss_threshold', 'a number from 0 to 0.5')
+  return threshold < 1 ? threshold : 0
+}
+
+/** Width of what the last MLP of a DLRM reads. */
+const interactionWidth = (bottom: number, tables: number, dim: number, op: 'dot' | 'cat', itself: boolean): number => {
+  if (op === 'cat') return bottom + tables * dim
+  const vectors = tables + 1
+  return bottom + (vectors * (itself ? vectors + 1 : vectors - 1)) / 2
+}
+
+/**
+ * arch_mlp_top with or without its input: the flag of the original is given without, its network and the configs of this
+ * project have it in front. Where both could be meant, the number of layers that the file holds decides.
+ */
+const topSizes = (config: ConfigRecord, width: number, has: (tensor: string) => boolean): number[] => {
+  const given = layerSizes(config, 'arch_mlp_top')
+  const isInFront = given[0] === width && given.length > 1 && !has(`top_l.${2 * (given.length - 1)}.weight`)
+  const top = isInFront ? given.slice(1) : given
+  if (top.at(-1) === 1) return top
+  throw config.refuse('arch_mlp_top', 'a last layer of one output', `${top.at(-1)} outputs`)
+}
+
+const dotConfig = (config: ConfigRecord, has: (tensor: string) => boolean): DotConfig => {
+  expectAll(config, {
+    qr_flag: [false],
+    md_flag: [false],
+    activation_function: ['relu'],
+    weighted_pooling: [''],
+    arch_project_size: [0],
+  })
+  const dim = config.integer('arch_sparse_feature_size', { minimum: 1, maximum: mostDim })
+  const rows = sizes(config, 'arch_embedding_size', { entries: mostTables, maximum: mostRows })
+  const [denseFeatures, ...bottom] = layerSizes(config, 'arch_mlp_bot') as [number, ...number[]]
+  if (bottom.length === 0)
+    throw config.refuse('arch_mlp_bot', 'the dense features and at least one layer', 'one number')
+  const interaction = choice(config, 'arch_interaction_op', ['dot', 'cat'], 'dot')
+  const itself = config.boolean('arch_interaction_itself', false)
+  const last = bottom.at(-1) as number
+  if (interaction === 'dot' && last !== dim) {
+    throw config.refuse('arch_mlp_bot', `a last layer of arch_sparse_feature_size ${dim}`, `${last} outputs`)
+  }
+  const topInputs = interactionWidth(last, rows.length, dim, interaction, itself)
+  if (topInputs > mostWidth) {
+    throw config.refuse('arch_embedding_size', `an interaction of at most ${mostWidth} numbers`, topInputs)
+  }
+  return {
+    architecture: 'dlrm',
+    file: config.file,
+    denseFeatures,
+    tables: tableShapes(
+      config,
+      rows,
+      dim,
+      (i) => `emb_l.${i}.weight`,
+      (i) => `emb_l.${i}`,
+    ),
+    pooling: choice(config, 'pooling', poolings, 'sum'),
+    bottom,
+    top: topSizes(config, topInputs, has),
+    topInputs,
+    interaction,
+    itself,
+    lossThreshold: lossThreshold(config),
+  }
+}
+
+const crossConfig = (config: ConfigRecord): CrossConfig => {
+  expectAll(config, { interaction_type: ['dcn'] })
+  const dim = config.integer('embedding_dim', { minimum: 1, maximum: mostDim })
+  const rows = sizes(config, 'num_embeddings_per_feature', { entries: mostTables, maximum: mostRows })
+  const bottom = layerSizes(config, 'dense_arch_layer_sizes')
+  const top = layerSizes(config, 'over_arch_layer_sizes')
+  if (top.length < 2 || top.at(-1) !== 1) {
+    throw config.refuse('over_arch_layer_sizes', 'at least two layers, the last of one output', top.join(', '))
+  }
+  if (bottom.at(-1) !== dim) {
+    throw config.refuse('dense_arch_layer_sizes', `a last layer of embedding_dim ${dim}`, `${bottom.at(-1)} outputs`)
+  }
+  const topInputs = dim * (rows.length + 1)
+  if (topInputs > mostWidth) {
+    throw config.refuse('num_embeddings_per_feature', `embeddings of at most ${mostWidth} numbers`, topInputs)
+  }
+  const prefix = 'sparse_arch.embedding_bag_collection.embedding_bags.'
+  return {
+    architecture: 'dlrm_dcn',
+    file: config.file,
+    denseFeatures: config.integer('in_features', { minimum: 1, maximum: mostWidth, fallback: 13 }),
+    tables: tableShapes(
+      config,
+      rows,
+      dim,
+      (i) => `${prefix}t_cat_${i}.weight`,
+      (i) => `t_cat_${i}`,
+    ),
+    pooling: choice(config, 'pooling', poolings, 'sum'),
+    bottom,
+    top,
+    topInputs,
+    crossLayers: config.integer('dcn_num_layers', { minimum: 1, maximum: mostLayers }),
+    crossRank: config.integer('dcn_low_rank_dim', { minimum: 1, maximum: mostWidth }),
+    lossThreshold: lossThreshold(config),
+  }
+}
+
+/** True for a config.json of a recommender, whatever else it says. */
+export const isRecommender = (config: ConfigRecord): boolean =>
+  recommenderArchitectures.some((name) => name === config.get('architecture'))
+
+/**
+ * The checked config. `has` tells which tensors there are. Throws E_FORMAT with file and field when an entry is missing,
+ * impossible or contradicts another; E_UNSUPPORTED for other architectures and for variants that are not computed.
+ */
+export const recommenderConfig = (config: ConfigRecord, has: (tensor: string) => boolean): RecommenderConfig => {
+  const architecture = config.get('architecture')
+  if (architecture === 'dlrm') return dotConfig(config, has)
+  if (architecture === 'dlrm_dcn') return crossConfig(config)
+  throw new DroverError('E_UNSUPPORTED', 'this is no recommender', {
+    file: config.file,
+    field: 'architecture',
+    found: typeof architecture === 'string' ? architecture : 'none named',
+    expected: recommenderArchitectures.join(' or '),
+    ...(config.has('model_type') ? { hint: 'language models are loaded by loadLanguageModel' } : {}),
+  })
+}

@@ -1,0 +1,124 @@
+/**
+ * DLRM and DLRM-DCNv2: an MLP over dense features, embedding bags, an interaction of both, and an MLP that gives the logit
+ * of a click. Weights have the state-dict names of facebookresearch/dlrm and of TorchRec.
+ */
+import { ProgramBuilder, type Value, type WeightSource } from '../program/builder.js'
+import type { ActivationMode, DeviceLayout, Program } from '../program/program.js'
+import type { CrossConfig, DotConfig, RecommenderConfig } from './dlrm-config.js'
+import type { StoredTable } from './tables.js'
+import { requiredFrom, type WeightLookup } from './weights.js'
+
+export interface RecommenderProgramOptions {
+  maxRows: number
+  activations: ActivationMode
+  /** Tables are read where they are in the file, or from copies in huge pages. */
+  tables: 'mapped' | 'copied'
+}
+
+const dlrmLayers = {
+  bottom: (i: number) => `bot_l.${2 * i}`,
+  top: (i: number) => `top_l.${2 * i}`,
+}
+
+/** TorchRec keeps the last layer of the over arch beside the MLP of the others. */
+const dcnLayers = (layers: number): typeof dlrmLayers => ({
+  bottom: (i) => `dense_arch.model._mlp.${i}._linear`,
+  top: (i) => (i === layers - 1 ? 'over_arch.model.1' : `over_arch.model.0._mlp.${i}._linear`),
+})
+
+const crossNames = (layer: number) => ({
+  v: `inter_arch.crossnet.V_kernels.${layer}`,
+  w: `inter_arch.crossnet.W_kernels.${layer}`,
+  bias: `inter_arch.crossnet.bias.${layer}`,
+})
+
+const layersOf = (config: RecommenderConfig) =>
+  config.architecture === 'dlrm' ? dlrmLayers : dcnLayers(config.top.length)
+
+/** Names of the modules that multiply, without `.weight`: what `quantization.layers` may name. */
+export const layerNames = (config: RecommenderConfig): string[] => {
+  const layers = layersOf(config)
+  const crosses =
+    config.architecture === 'dlrm'
+      ? []
+      : Array.from({ length: config.crossLayers }, (_, i) => crossNames(i)).flatMap(({ v, w }) => [v, w])
+  return [...config.bottom.map((_, i) => layers.bottom(i)), ...crosses, ...config.top.map((_, i) => layers.top(i))]
+}
+
+/**
+ * The forward pass. Input: `dense` [rows, features]; the step brings the bags. Roles of outputs: `bottom`, `pooled` [rows,
+ * tables x dim], `interaction`, `logit` and `prob` [rows, 1]. Ops are named `bottom.<i>`, `pooled`, `interaction` (DCNv2:
+ * `x0` and `cross.<i>`), `top.<i>`, `prob`.
+ */
+export const buildRecommender = (
+  layout: DeviceLayout,
+  config: RecommenderConfig,
+  tables: readonly StoredTable[],
+  weights: WeightLookup,
+  options: RecommenderProgramOptions,
+): Program => {
+  const { maxRows, activations } = options
+  const b = new ProgramBuilder(layout, {
+    maxRows,
+    maxOutputs: 0,
+    maxSequences: 0,
+    maxPages: 0,
+    vocabulary: 0,
+    activations,
+  })
+  const required = requiredFrom(weights, config.file)
+  const layers = layersOf(config)
+  const linear = (name: string, x: Value, module: string, outputs: number, activation: 'relu' | 'none'): Value =>
+    b.linear(name, x, required(`${module}.weight`, outputs, x.cols), {
+      bias: required(`${module}.bias`, 1, outputs),
+      activation,
+    })
+
+  let x = b.input('dense', 'rows', config.denseFeatures)
+  config.bottom.forEach((outputs, i) => {
+    x = linear(`bottom.${i}`, x, layers.bottom(i), outputs, 'relu')
+  })
+  b.output('bottom', x)
+  const pooled = b.embeddingBag('pooled', tables, { pooling: config.pooling, placement: options.tables })
+  b.output('pooled', pooled)
+  x = config.architecture === 'dlrm' ? interact(b, config, x, pooled) : cross(b, config, x, pooled, weights, required)
+  b.output('interaction', x)
+  const last = config.top.length - 1
+  config.top.forEach((outputs, i) => {
+    x = linear(`top.${i}`, x, layers.top(i), outputs, i === last ? 'none' : 'relu')
+  })
+  b.output('logit', x)
+  b.output('prob', b.sigmoid('prob', x))
+  return b.finish()
+}
+
+const interact = (b: ProgramBuilder, { interaction, itself }: DotConfig, bottom: Value, pooled: Value): Value =>
+  interaction === 'dot'
+    ? b.interaction('interaction', bottom, pooled, { itself })
+    : b.concat('interaction', [bottom, pooled])
+
+/** x(l+1) = x0 · (W (V x(l)) + b) + x(l). */
+const cross = (
+  b: ProgramBuilder,
+  { crossLayers, crossRank }: CrossConfig,
+  bottom: Value,
+  pooled: Value,
+  weights: WeightLookup,
+  required: (name: string, rows: number, cols: number) => WeightSource,
+): Value => {
+  // A kernel is a tensor of its module's name; quantised ones have scales beside them, and `.weight` like all others.
+  const kernel = (name: string, rows: number, cols: number): WeightSource =>
+    weights(`${name}.weight`, rows, cols) ?? required(name, rows, cols)
+  const x0 = b.concat('x0', [bottom, pooled])
+  b.output('x0', x0)
+  let x = x0
+  for (let layer = 0; layer < crossLayers; layer++) {
+    const names = crossNames(layer)
+    const narrow = b.linear(`cross.${layer}.v`, x, kernel(names.v, crossRank, x0.cols))
+    const wide = b.linear(`cross.${layer}.w`, narrow, kernel(names.w, x0.cols, crossRank), {
+      bias: required(names.bias, 1, x0.cols),
+    })
+    x = b.cross(`cross.${layer}`, x0, wide, x)
+  }
+  return x
+}

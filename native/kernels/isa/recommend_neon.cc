@@ -1,0 +1,3 @@
+#include "../simd/codes_neon.h"
+#define DROVER_RECOMMEND recommend_neon
+#include "../recommend/table.inl"
