@@ -181,9 +181,7 @@ export const entropiesOf = async (
   const [first] = nets as readonly [LayeredNet]
   for await (const batch of batchesFor(first, options)) {
     for (const [i, net] of nets.entries()) {
-      const logits = await net.logits(batch)
-      checkFinite(logits, batch, net, 'logit', options.file)
-      losses[i]?.add(logits, batch.labels)
+      losses[i]?.add(await net.logits(batch), batch.labels)
     }
   }
   const { rows = 0, positives = 0 } = losses[0] ?? {}

@@ -207,6 +207,40 @@ test('tables are chosen too, and a folder is written with the weights', () =>
     await refused('E_ARGUMENT', dishes, { data, against: int4, choose: true }, /no higher precision/)
   }))
 
+test('a part that costs more than the budget is kept even where others make up for it', async () => {
+  const options = { data, type: 'f16', layers: 'bf16', choose: true, budget: 2.5e-5 } as const
+  const { change, choice } = await validateRecommender(dishes, options)
+  assert.ok(change.relativeNormalizedEntropy < options.budget, 'the whole stays within it')
+  const costly = choice?.parts.filter((part) => part.change > options.budget).map(({ name }) => name)
+  assert.ok((costly?.length ?? 0) > 0)
+  assert.equal(choice?.kept, costly)
+})
+
+test('only the table that differs is unequal; a reference may convert itself', () =>
+  withFolder(async (folder) => {
+    const config = (quantization: unknown): void =>
+      writeFileSync(join(folder, 'config.json'), JSON.stringify({ ...readConfig(dishes), quantization }))
+    cpSync(dishes, folder, { recursive: true })
+    config({ tables: { default: 'f32', tags: 'int4' } })
+    const { tables } = await validateRecommender(folder, { data })
+    for (const { name, sqnr } of tables) assert.is(Number.isFinite(sqnr), name === 'tags', name)
+
+    config({ tables: { default: 'f16', person: 'bf16' }, layers: 'f16' })
+    const int4 = join(folder, 'int4')
+    await quantizeModel(dishes, int4, { type: 'int4' })
+    const { choice, ...report } = await validateRecommender(int4, { data, against: folder, choose: true })
+    const formats = choice?.result.quantization
+    const own = await qualityOf(folder)
+    near(report.reference.normalizedEntropy, own.ne, 1e-6, 'the reference, converted')
+    assert.ok(
+      Object.values(formats?.tables ?? {}).includes('f16') && Object.values(formats?.tables ?? {}).includes('int4'),
+    )
+    config(formats)
+    const chosen = await qualityOf(folder)
+    assert.is(chosen.auc, choice?.result.auc)
+    near(chosen.ne, choice?.result.normalizedEntropy ?? 0, 1e-6, 'as foretold')
+  }))
+
 test('integers of the files without their source: only what their activations lose', () =>
   withFolder(async (folder) => {
     const int8 = join(folder, 'int8')

@@ -16,35 +16,62 @@ DROVER_INLINE void store_vector(float* p, F32x16 a, uint32_t count) {
   f_store_part(p, a, count);
 }
 
-// Products of one vector with kOthers that lie behind each other, `dim` apart.
+// Products of one vector with kOthers that lie behind each other, `dim` apart: 16 lanes each, still to be added up.
 template <uint32_t kOthers>
-DROVER_INLINE void products(const float* a, const float* others, uint32_t dim, float* out) {
+DROVER_INLINE void products(const float* a, const float* others, uint32_t dim, F32x16* out) {
   F32x16 sums[kOthers];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (uint32_t o = 0; o < kOthers; o++) sums[o] = f_zero();
-  for_vectors(dim, [&](uint32_t at, uint32_t count) {
-    const F32x16 x = load_vector(a + at, count);
-#pragma GCC unroll 4
+  uint32_t at = 0;
+  for (; at + 16 <= dim; at += 16) {
+    const F32x16 x = f_load(a + at);
+#pragma GCC unroll 8
+    for (uint32_t o = 0; o < kOthers; o++) sums[o] = f_fma(x, f_load(others + uint64_t{o} * dim + at), sums[o]);
+  }
+  if (at < dim) {
+    const F32x16 x = f_load_part(a + at, dim - at);
+#pragma GCC unroll 8
     for (uint32_t o = 0; o < kOthers; o++) {
-      sums[o] = f_fma(x, load_vector(others + uint64_t{o} * dim + at, count), sums[o]);
+      sums[o] = f_fma(x, f_load_part(others + uint64_t{o} * dim + at, dim - at), sums[o]);
     }
-  });
-#pragma GCC unroll 4
-  for (uint32_t o = 0; o < kOthers; o++) out[o] = f_sum(sums[o]);
+  }
+#pragma GCC unroll 8
+  for (uint32_t o = 0; o < kOthers; o++) out[o] = sums[o];
 }
 
 void interaction(const float* dense, const float* pooled, uint32_t dim, uint32_t tables, bool itself, float* out) {
   for_vectors(dim, [&](uint32_t at, uint32_t count) { store_vector(out + at, load_vector(dense + at, count), count); });
   out += dim;
+  // Lanes of 16 products are added up together: one by one that would take longer than the products.
+  F32x16 waiting[16 + kSumVectors];
+  uint32_t count = 0;
+  const auto settle = [&] {
+    if (count < 16) return;
+    f_store(out, f_sums(waiting));
+    out += 16;
+    count -= 16;
+    for (uint32_t i = 0; i < count; i++) waiting[i] = waiting[16 + i];
+  };
   for (uint32_t i = 0; i <= tables; i++) {
     const float* a = i == 0 ? dense : pooled + uint64_t{i - 1} * dim;
     const uint32_t others = i + (itself ? 1 : 0);  // of dense, pooled 0, pooled 1, ...
     if (others == 0) continue;
-    products<1>(a, dense, dim, out++);
+    products<1>(a, dense, dim, waiting + count++);
+    settle();
     uint32_t j = 1;
-    for (; j + 4 <= others; j += 4, out += 4) products<4>(a, pooled + uint64_t{j - 1} * dim, dim, out);
-    for (; j < others; j++) products<1>(a, pooled + uint64_t{j - 1} * dim, dim, out++);
+    // Products that nobody asked for cost less than loops over few: those of whole groups are made, and written over.
+    for (; j < others && j + kSumVectors <= tables + 1; j += kSumVectors) {
+      products<kSumVectors>(a, pooled + uint64_t{j - 1} * dim, dim, waiting + count);
+      count += smaller_of(others - j, kSumVectors);
+      settle();
+    }
+    for (; j < others; j++) {
+      products<1>(a, pooled + uint64_t{j - 1} * dim, dim, waiting + count++);
+      settle();
+    }
   }
+  for (uint32_t i = count; i < 16; i++) waiting[i] = f_zero();
+  f_store_part(out, f_sums(waiting), count);
 }
 
 void cross(const float* x0, const float* y, const float* x, uint32_t cols, float* out) {

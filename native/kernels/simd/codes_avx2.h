@@ -43,6 +43,26 @@ DROVER_INLINE void f_store_half(uint16_t* p, F32x16 a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.low, _MM_FROUND_TO_NEAREST_INT));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(a.high, _MM_FROUND_TO_NEAREST_INT));
 }
+// Sums of 8 vectors, in the order 0 2 4 6 1 3 5 7.
+DROVER_INLINE __m256 eight_sums(const F32x16* a) {
+  // Two vectors become one at each step, of halves that were added: of 8, 4, 2 lanes and 1, as f_sum does.
+  __m256 four[4], two[2];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    const __m256 x = _mm256_add_ps(a[2 * i].low, a[2 * i].high), y = _mm256_add_ps(a[2 * i + 1].low, a[2 * i + 1].high);
+    four[i] = _mm256_add_ps(_mm256_permute2f128_ps(x, y, 0x20), _mm256_permute2f128_ps(x, y, 0x31));
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; i++) {
+    const __m256 x = four[2 * i], y = four[2 * i + 1];
+    two[i] = _mm256_add_ps(_mm256_shuffle_ps(x, y, 0x44), _mm256_shuffle_ps(x, y, 0xee));
+  }
+  return _mm256_add_ps(_mm256_shuffle_ps(two[0], two[1], 0x88), _mm256_shuffle_ps(two[0], two[1], 0xdd));
+}
+DROVER_INLINE F32x16 f_sums(const F32x16* a) {
+  const __m256i places = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  return {_mm256_permutevar8x32_ps(eight_sums(a), places), _mm256_permutevar8x32_ps(eight_sums(a + 8), places)};
+}
 DROVER_INLINE bool all_words_below(const uint32_t* p, uint32_t limit) {
   // The largest of a word and the limit less one is the limit less one: there is no unsigned comparison.
   const __m256i most = _mm256_set1_epi32(static_cast<int32_t>(limit - 1));

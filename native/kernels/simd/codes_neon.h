@@ -39,6 +39,23 @@ DROVER_INLINE void load_two_halves(const uint8_t* p, float* first, float* second
 DROVER_INLINE void f_store_half(uint16_t* p, F32x16 a) {
   for (int i = 0; i < 4; i++) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(a.v[i])));
 }
+DROVER_INLINE F32x16 f_sums(const F32x16* a) {
+  F32x16 r;
+  for (int group = 0; group < 4; group++) {
+    float32x4_t four[4];
+    for (int i = 0; i < 4; i++) {
+      const F32x16& x = a[4 * group + i];
+      four[i] = vaddq_f32(vaddq_f32(x.v[0], x.v[2]), vaddq_f32(x.v[1], x.v[3]));
+    }
+    // Lanes i and i + 2 of each, then the two that are left.
+    const float32x4_t first = vaddq_f32(vcombine_f32(vget_low_f32(four[0]), vget_low_f32(four[1])),
+                                        vcombine_f32(vget_high_f32(four[0]), vget_high_f32(four[1])));
+    const float32x4_t second = vaddq_f32(vcombine_f32(vget_low_f32(four[2]), vget_low_f32(four[3])),
+                                         vcombine_f32(vget_high_f32(four[2]), vget_high_f32(four[3])));
+    r.v[group] = vaddq_f32(vuzp1q_f32(first, second), vuzp2q_f32(first, second));
+  }
+  return r;
+}
 DROVER_INLINE bool all_words_below(const uint32_t* p, uint32_t limit) {
   const uint32x4_t most = vdupq_n_u32(limit);
   uint32x4_t below = vcltq_u32(vld1q_u32(p), most);

@@ -42,6 +42,12 @@ DROVER_INLINE void load_two_halves(const uint8_t* p, float* first, float* second
 DROVER_INLINE void f_store_half(uint16_t* p, F32x16 a) {
   for (int i = 0; i < 16; i++) p[i] = float_to_half(a.lane[i]);
 }
+// Lane i: f_sum of vector i.
+DROVER_INLINE F32x16 f_sums(const F32x16* a) {
+  F32x16 r;
+  for (int i = 0; i < 16; i++) r.lane[i] = f_sum(a[i]);
+  return r;
+}
 // Whether all of 16 words are below a limit.
 DROVER_INLINE bool all_words_below(const uint32_t* p, uint32_t limit) {
   bool below = true;
