@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { weightDTypes } from '../../lib/kernels/operands.js'
 import * as kernels from '../../lib/kernels.js'
 import { kvTypeNames } from '../../lib/program/program.js'
-import { dtypes, rowBytes } from '../../lib/tensor.js'
+import { dtypes, rowBytes, tableDTypes } from '../../lib/tensor.js'
 import { randomSource } from '../support.js'
 
 const random = randomSource(77)
@@ -68,6 +68,17 @@ for (const layout of ['half-split', 'adjacent'] as const) {
   for (const headDim of [2, 10, 64, 80]) {
     const options = { heads: 3, headDim, layout }
     record(`rope ${layout} ${headDim}`, kernels.rope(normal(2 * 3 * headDim), [17, 100000], options))
+  }
+}
+
+for (const dtype of tableDTypes) {
+  for (const cols of [1, 16, 37, 64, 200]) {
+    const table = { dtype, data: kernels.quantize(dtype, normal(50 * cols), [50, cols]), shape: [50, cols] } as const
+    const indices = Int32Array.from({ length: 5000 }, () => Math.floor(random() * 50))
+    const bags = { indices, offsets: Int32Array.of(0, 9, 9, 4200, 5000) }
+    record(`embedding_bag ${dtype} ${cols}`, kernels.embeddingBag(table, { ...bags, weights: normal(5000) }))
+    for (const pooling of ['mean', 'max'] as const)
+      record(`embedding_bag ${dtype} ${cols} ${pooling}`, kernels.embeddingBag(table, bags, { pooling }))
   }
 }
 
