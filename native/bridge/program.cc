@@ -314,8 +314,12 @@ Napi::Value Program::memory(const Napi::CallbackInfo& info) {
 Napi::Value Program::bag_counts(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   drover_bag_counts counts{};
+  drover_error error{};
   if (!usable(env)) return env.Undefined();
-  drover_program_bag_counts(program_, &counts);
+  if (drover_program_bag_counts(program_, &counts, &error) != DROVER_OK) {
+    throw_error(env, error);
+    return env.Undefined();
+  }
   Napi::Object result = Napi::Object::New(env);
   result.Set("skipped", Napi::Number::New(env, static_cast<double>(counts.skipped)));
   result.Set("clamped", Napi::Number::New(env, static_cast<double>(counts.clamped)));

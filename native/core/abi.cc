@@ -288,8 +288,10 @@ int drover_program_copy_page(drover_program* program, uint32_t from, uint32_t to
   return DROVER_OK;
 }
 
-int drover_program_bag_counts(const drover_program* program, drover_bag_counts* out) {
+int drover_program_bag_counts(drover_program* program, drover_bag_counts* out, drover_error* error) {
+  if (!claim(program)) return busy(error);
   *out = program->bag_counts;
+  unclaim(program);
   return DROVER_OK;
 }
 

@@ -120,10 +120,13 @@ drover_code check_indices(const Input& in, const drover_program& p, IndexPolicy 
 // Memory for what the parts of long bags sum up to; kept for later steps.
 drover_code allocate_parts(drover_program& p, drover_error* error) {
   uint64_t floats = 0;
-  for (const LongBag& bag : p.long_bags) {
-    const uint32_t* offsets = p.bags[bag.input].offsets;
-    const uint64_t lookups = offsets[bag.bag + 1] - offsets[bag.bag];
-    floats += (lookups + kBagPart - 1) / kBagPart * p.bag_inputs[bag.input].widest;
+  uint32_t parts = 0;
+  for (LongBag& bag : p.long_bags) {
+    const uint32_t count = parts_of(p.bags[bag.input], bag.bag);
+    bag.first_part = parts;
+    bag.first_float = floats;
+    parts += count;
+    floats += uint64_t{count} * p.bag_inputs[bag.input].widest;
   }
   constexpr uint64_t kUnit = 1u << 16;  // a multiple of any page, so that what is there counts whole pages
   const uint64_t bytes = round_up(floats * 4, kUnit);
@@ -145,7 +148,6 @@ drover_code decode_bags(drover_program& p, BagWords from, uint32_t rows, uint32_
   uint64_t at = uint64_t{inputs} * kRecordWords;
   if (at > from.count) return no("bags end past the step", static_cast<int64_t>(at), static_cast<int64_t>(from.count));
   p.long_bags.clear();
-  p.bag_counts = {};
   // All offsets and indices are checked before the first op runs.
   for (uint32_t i = 0; i < inputs; i++) {
     const uint32_t* record = from.words + uint64_t{i} * kRecordWords;
@@ -170,7 +172,7 @@ drover_code decode_bags(drover_program& p, BagWords from, uint32_t rows, uint32_
     if (const drover_code code = check_indices(in, p, static_cast<IndexPolicy>(policy), p.bag_counts)) return code;
     p.bags[i] = {in.offsets.words, in.indices.words, in.weights};
     for (uint32_t bag = 0; has_long && bag < rows; bag++) {
-      if (in.offsets.words[bag + 1] - in.offsets.words[bag] > kBagPart) p.long_bags.push_back({i, bag});
+      if (in.offsets.words[bag + 1] - in.offsets.words[bag] > kBagPart) p.long_bags.push_back({i, bag, 0, 0});
     }
   }
   if (at != from.count)

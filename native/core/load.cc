@@ -25,7 +25,7 @@ constexpr uint64_t kPortionBytes = 1u << 20;
 // What becomes of prepared bytes: they stay in the arena, go to the draft of a file, or must be what the file holds.
 // The last two are made in `staging`, a portion per worker; a file is written, not mapped and filled: a full disk is an
 // error that way, not a signal.
-enum class Aim { kKeep, kWrite, kCompare };
+enum class Aim { kKeep, kWrite, kCompare, kTables };
 
 struct Preparation : Job {
   drover_program* program;
@@ -96,7 +96,7 @@ void prepare_portion(Preparation& job, const Portion& portion, uint32_t worker) 
   if (job.aim == Aim::kWrite && p.prepared_file.failed()) return;
   if ((w.flags & kTable) != 0) {
     if ((w.flags & kCopy) != 0) copy_rows(p, job.tables, portion.weight, first_row, last_row);
-  } else if (w.flags != 0) {
+  } else if (w.flags != 0 && job.aim != Aim::kTables) {
     const uint64_t from = portion.begin * panel_result_bytes(w), offset = job.offsets[portion.weight] + from;
     const uint64_t to = portion.end * panel_result_bytes(w), all = result_bytes(w);
     const uint64_t bytes = (to < all ? to : all) - from;
@@ -199,7 +199,12 @@ drover_code prepare_in_file(Preparation& job, drover_error* error) {
       if (const drover_code code = file.publish(error)) return code;
       break;
     }
-    if (options.verify_weights == 0) break;
+    if (options.verify_weights == 0) {
+      // Copies of tables are no part of the file.
+      if (job.tables.bytes() == 0) break;
+      if (const drover_code code = prepare(job, Aim::kTables, error)) return code;
+      break;
+    }
     if (const drover_code code = prepare(job, Aim::kCompare, error)) return code;
     if (!job.differs.load()) return DROVER_OK;
     file.reject();

@@ -114,10 +114,14 @@ struct BagInput {
   bool has_max = false;        // a maximum takes no weights
 };
 enum class IndexPolicy : uint32_t { kError, kSkip, kClamp, kCount };
-// A bag of more than kBagPart lookups.
+// A bag of more than kBagPart lookups, and the first of its parts among all of the step's.
 struct LongBag {
-  uint32_t input, bag;
+  uint32_t input, bag, first_part;
+  uint64_t first_float;  // of that part's sums
 };
+inline uint32_t parts_of(const Bags& bags, uint32_t bag) {
+  return (bags.offsets[bag + 1] - bags.offsets[bag] + kBagPart - 1) / kBagPart;
+}
 
 // A step as it is read from its words, every number checked against the program.
 struct Step {

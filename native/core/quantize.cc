@@ -14,6 +14,7 @@ namespace drover {
 namespace {
 
 constexpr uint64_t kTaskElements = 1u << 15;
+constexpr uint32_t kMostWholeRow = 1u << 24;  // columns; each worker holds a row as floats
 
 struct Quantization : Job {
   DType from, to;
@@ -64,7 +65,8 @@ void quantize_whole_row(Quantization& job, uint32_t row, float* values) {
     encode_rowwise(job.to, values, job.cols, out);
     if (!rowwise_is_finite(job.to, out, job.cols, false)) report_bad(job, uint64_t{row} * job.cols);
   } else {
-    encode_row(*job.kernels, job.to, values, nullptr, job.cols, out);
+    encode_row(*job.kernels, job.to, values, job.importance, job.cols, out);
+    if (job.finite && !row_is_finite(job.to, out, job.cols)) report_bad(job, uint64_t{row} * job.cols);
   }
 }
 
@@ -126,6 +128,9 @@ int drover_quantize(uint32_t from, const uint8_t* source, uint64_t source_bytes,
   }
   if (rows > 1u << 31 || cols > 1u << 31) {
     return fail(error, DROVER_SHAPE, -1, rows > cols ? rows : cols, int64_t{1} << 31, "rows and columns have 32 bits");
+  }
+  if ((is_rowwise(job.from) || is_rowwise(job.to)) && cols > kMostWholeRow) {
+    return fail(error, DROVER_SHAPE, -1, cols, kMostWholeRow, "rows with one scale are no wider");
   }
   const uint64_t from_row = row_bytes(job.from, cols), to_row = row_bytes(job.to, cols);
   if (source_bytes / from_row != rows || source_bytes % from_row != 0) {

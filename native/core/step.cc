@@ -109,6 +109,7 @@ drover_code decode_step(drover_program& p, uint32_t* words, uint64_t count, Step
     return fail(error, DROVER_RANGE, -1, found, expected, "step: %s", what);
   };
   Reader reader{words, count};
+  p.bag_counts = {};
   const uint32_t* h = reader.take(kStepHeaderWords);
   if (h == nullptr || h[0] != kStepMagic || h[1] != count)
     return no("not a step", static_cast<int64_t>(count), kStepHeaderWords);

@@ -20,6 +20,16 @@ bool same_rows(const Weight& a, const Weight& b) {
          row_bytes(a.dtype, a.cols) == row_bytes(b.dtype, b.cols);
 }
 
+// No table before it has the same rows.
+bool is_first(const drover_program& p, uint32_t weight) {
+  for (uint32_t i = 0; i < weight; i++) {
+    if (((p.weights[i].flags ^ p.weights[weight].flags) & (kTable | kCopy)) == 0 &&
+        same_rows(p.weights[i], p.weights[weight]))
+      return false;
+  }
+  return true;
+}
+
 // What is not a file lies in memory of ours, on huge pages, already.
 bool is_copied(const drover_program& p, const Weight& w) {
   return (w.flags & kCopy) != 0 && p.regions[w.region]->mapped;
@@ -84,16 +94,18 @@ void place_tables(drover_program& p, const TableCopies& copies) {
 
 uint64_t owned_table_bytes(const drover_program& p) {
   uint64_t bytes = 0;
-  for (const Weight& w : p.weights) {
-    if ((w.flags & kTable) != 0 && !p.regions[w.region]->mapped) bytes += table_bytes(w);
+  for (uint32_t i = 0; i < p.weights.size(); i++) {
+    const Weight& w = p.weights[i];
+    if ((w.flags & kTable) != 0 && !p.regions[w.region]->mapped && is_first(p, i)) bytes += table_bytes(w);
   }
   return bytes;
 }
 
 uint64_t resident_table_bytes(const drover_program& p) {
   uint64_t bytes = 0;
-  for (const Weight& w : p.weights) {
-    if ((w.flags & (kTable | kCopy)) == kTable && p.regions[w.region]->mapped) {
+  for (uint32_t i = 0; i < p.weights.size(); i++) {
+    const Weight& w = p.weights[i];
+    if ((w.flags & (kTable | kCopy)) == kTable && p.regions[w.region]->mapped && is_first(p, i)) {
       bytes += resident_file_bytes(w.file, table_bytes(w));
     }
   }

@@ -184,7 +184,7 @@ int drover_program_read_kv(drover_program* program, uint32_t layer, uint32_t kv_
 typedef struct drover_bag_counts {
   uint64_t skipped, clamped;
 } drover_bag_counts;
-int drover_program_bag_counts(const drover_program* program, drover_bag_counts* out);
+int drover_program_bag_counts(drover_program* program, drover_bag_counts* out, drover_error* error);
 /* Bytes of tables read from mapped files that are in memory now. Asks the system for every page. */
 uint64_t drover_program_resident_bytes(const drover_program* program);
 /* Copies one KV page onto another (prefix sharing: a page is copied before it is written to). */

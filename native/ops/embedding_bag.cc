@@ -1,6 +1,8 @@
 // Pooled lookups of all tables at once. Work is cut by the bytes that are read, over (table, bag) in order, so that
 // neither one large table nor one long bag leaves a worker idle; bags of more than kBagPart lookups are cut at fixed
 // places into parts, which are merged in order.
+#include <algorithm>
+
 #include "core/cpu.h"
 #include "kernels/rowwise.h"
 #include "op.h"
@@ -77,8 +79,9 @@ struct BagRun {
   const Run& run;
   const Arguments& a;
   uint32_t bag_count;  // of each table
-  bool has_long = false;
   uint64_t bytes = 0;
+  const LongBag *first_long = nullptr, *end_long = nullptr;
+  uint32_t parts = 0;  // of long bags
 
   uint64_t table_bytes(uint32_t t) const { return bytes_before(a.tables[t], a.bags[t], bag_count); }
 
@@ -138,7 +141,7 @@ struct BagRun {
     if (last + 1 <= from.table) return;
     const auto lookups = [&](uint32_t t, uint32_t bag) { return a.bags[t].indices + a.bags[t].offsets[bag]; };
     Ahead cursor{};
-    if (!has_long) {
+    if (parts == 0) {
       cursor = ahead(from.table, lookups(from.table, from.bag), last,
                      to.bag == 0 ? lookups(last, bag_count) : lookups(last, to.bag));
     }
@@ -146,7 +149,7 @@ struct BagRun {
     for (uint32_t t = 0; t < from.table; t++) column += a.tables[t].dim;
     for (uint32_t t = from.table; t <= last; column += a.tables[t].dim, t++) {
       const uint32_t first = t == from.table ? from.bag : 0, stop = t == to.table ? to.bag : bag_count;
-      if (has_long) {
+      if (parts != 0) {
         run_between(t, work(t, column, worker), first, stop);
       } else if (first < stop) {
         kernel(t).bags(work(t, column, worker), first, stop, cursor);
@@ -154,38 +157,44 @@ struct BagRun {
     }
   }
 
-  // Calls body(bag, table, lookups, parts, where its parts are) for each long bag.
-  template <typename Body>
-  void for_long_bags(Body body) const {
-    float* parts = reinterpret_cast<float*>(run.program.bag_parts.data());
-    for (const LongBag& bag : run.program.long_bags) {
-      if (bag.input - a.first_input >= a.count) continue;
-      const uint32_t t = bag.input - a.first_input;
-      const uint32_t lookups = a.bags[t].offsets[bag.bag + 1] - a.bags[t].offsets[bag.bag];
-      const uint32_t count = (lookups + kBagPart - 1) / kBagPart;
-      body(bag.bag, t, lookups, count, parts);
-      parts += uint64_t{count} * a.tables[t].dim;
-    }
+  // The step's long bags are in order of their inputs: those of this op are [first_long, end_long).
+  void find_long_bags() {
+    const std::vector<LongBag>& all = run.program.long_bags;
+    const auto from = [&](uint32_t input) {
+      return std::partition_point(all.data(), all.data() + all.size(),
+                                  [&](const LongBag& bag) { return bag.input < input; });
+    };
+    first_long = from(a.first_input);
+    end_long = from(a.first_input + a.count);
+    if (first_long == end_long) return;
+    const LongBag& last = end_long[-1];
+    parts = last.first_part + parts_of(a.bags[last.input - a.first_input], last.bag) - first_long->first_part;
   }
 
-  void run_part(uint32_t part, uint32_t worker) const {
-    for_long_bags([&](uint32_t bag, uint32_t t, uint32_t lookups, uint32_t count, float* parts) {
-      if (part < count) {
-        const uint32_t from = a.bags[t].offsets[bag] + part * kBagPart;
-        const uint32_t to = from + smaller_of(lookups - part * kBagPart, kBagPart);
-        Ahead cursor = ahead(t, a.bags[t].indices + from, t, a.bags[t].indices + to);
-        kernel(t).part(work(t, 0, worker), from, to, cursor, parts + uint64_t{part} * a.tables[t].dim);
-      }
-      part -= count;  // wraps once it is done, past every count
-    });
+  float* sums_of(const LongBag& bag) const {
+    return reinterpret_cast<float*>(run.program.bag_parts.data()) + bag.first_float;
+  }
+
+  void run_part(uint32_t i, uint32_t worker) const {
+    const uint32_t wanted = first_long->first_part + i;
+    const LongBag& bag =
+        std::partition_point(first_long, end_long, [&](const LongBag& one) { return one.first_part <= wanted; })[-1];
+    const uint32_t t = bag.input - a.first_input, part = wanted - bag.first_part;
+    const uint32_t *offsets = a.bags[t].offsets + bag.bag, *indices = a.bags[t].indices;
+    const uint32_t from = offsets[0] + part * kBagPart, to = from + smaller_of(offsets[1] - from, kBagPart);
+    Ahead cursor = ahead(t, indices + from, t, indices + to);
+    kernel(t).part(work(t, 0, worker), from, to, cursor, sums_of(bag) + uint64_t{part} * a.tables[t].dim);
   }
 
   void merge() const {
-    for_long_bags([&](uint32_t bag, uint32_t t, uint32_t lookups, uint32_t count, const float* parts) {
-      uint64_t column = 0;
-      for (uint32_t i = 0; i < t; i++) column += a.tables[i].dim;
-      run.program.recommend->merge(work(t, column, 0), bag, lookups, parts, count);
-    });
+    uint64_t column = 0;
+    uint32_t t = 0;
+    for (const LongBag* bag = first_long; bag < end_long; bag++) {
+      for (; t < bag->input - a.first_input; t++) column += a.tables[t].dim;
+      const uint32_t* offsets = a.bags[t].offsets + bag->bag;
+      run.program.recommend->merge(work(t, column, 0), bag->bag, offsets[1] - offsets[0], sums_of(*bag),
+                                   parts_of(a.bags[t], bag->bag));
+    }
   }
 };
 
@@ -193,9 +202,7 @@ void run_embedding_bag(const Run& run, const Op& op) {
   const Arguments a = arguments_of(run.program, op);
   BagRun bags{run, a, run.step.rows};
   if (bags.bag_count == 0) return;
-  uint32_t parts = 0;
-  bags.for_long_bags([&](uint32_t, uint32_t, uint32_t, uint32_t count, float*) { parts += count; });
-  bags.has_long = parts != 0;
+  bags.find_long_bags();
   for (uint32_t t = 0; t < a.count; t++) bags.bytes += bags.table_bytes(t);
   const uint32_t threads = run.team.threads();
   const uint64_t even = bags.bytes / (uint64_t{threads} * kTasksPerWorker) + 1;
@@ -204,12 +211,12 @@ void run_embedding_bag(const Run& run, const Op& op) {
                         : even > kMostTask  ? kMostTask
                                             : even;
   const uint32_t tasks = static_cast<uint32_t>((bags.bytes + task - 1) / task);
-  run.team.parallel(parts + tasks, [&](uint32_t i, uint32_t worker) {
-    if (i < parts) return bags.run_part(i, worker);
-    const uint64_t begin = (i - parts) * task, end = begin + task;
+  run.team.parallel(bags.parts + tasks, [&](uint32_t i, uint32_t worker) {
+    if (i < bags.parts) return bags.run_part(i, worker);
+    const uint64_t begin = (i - bags.parts) * task, end = begin + task;
     bags.run_bags(begin, end < bags.bytes ? end : bags.bytes, worker);
   });
-  if (parts != 0 && !run.team.cancelled()) bags.merge();
+  if (bags.parts != 0 && !run.team.cancelled()) bags.merge();
 }
 
 }  // namespace

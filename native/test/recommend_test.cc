@@ -256,11 +256,11 @@ void check_policies(Random& random) {
       CHECK(run(program, step_words(ranker.op_count, rows, *plain[policy - 1], 0), &error) == DROVER_OK, "%s",
             error.message);
       right[policy - 1] = read(program, ranker.score, rows, 1);
-      drover_program_bag_counts(program, &counts);
+      drover_program_bag_counts(program, &counts, &error);
       CHECK(counts.skipped + counts.clamped == 0, "nothing was wrong");
       CHECK(run(program, step_words(ranker.op_count, rows, bags, policy), &error) == DROVER_OK, "%s", error.message);
       found[policy - 1] = read(program, ranker.score, rows, 1);
-      drover_program_bag_counts(program, &counts);
+      drover_program_bag_counts(program, &counts, &error);
       CHECK(counts.skipped == (policy == 1 ? count : 0) && counts.clamped == (policy == 2 ? count : 0),
             "%llu skipped, %llu clamped of %llu", static_cast<unsigned long long>(counts.skipped),
             static_cast<unsigned long long>(counts.clamped), static_cast<unsigned long long>(count));

@@ -189,6 +189,31 @@ test('tables of a file: mapped ones count by what is in memory, copies against t
     load('mapped', [0, 1], packed.length).program.close()
   }))
 
+test('tables are copied also where prepared weights come from a file', () =>
+  inFolder(async (folder) => {
+    const [rows, cols, outputs] = [50, 16, 32]
+    const path = join(folder, 'model')
+    const values = Float32Array.from({ length: (rows + outputs) * cols }, (_, i) => Math.sin(i))
+    writeFileSync(path, values)
+    const pooled = (): Float32Array => {
+      const b = builder()
+      const table: TableSource = { name: 'table', dtype: 'f32', rows, cols, region: 0, offset: 0 }
+      const weight = { name: 'layer', dtype: 'f32', rows: outputs, cols, region: 0, offset: rows * cols * 4 } as const
+      const out = b.linear('out', b.embeddingBag('bags', [table], { pooling: 'sum', placement: 'copied' }), weight)
+      b.output('out', out)
+      const preparedCache = join(folder, 'cache')
+      const program = cpuDevice.loadSync(b.finish(), [{ path, bytes: values.byteLength }], { preparedCache })
+      program.runSync(bagStep(1, [{ indices: i32(3, 49), offsets: i32(0, 2) }]))
+      const result = program.read(out.index, 0, 1)
+      assert.ok(program.memoryUsage()['preparedMapped']! > 0)
+      void program.close()
+      return result
+    }
+    const first = pooled()
+    assert.ok(first.some((value) => value !== 0))
+    assert.equal(pooled(), first)
+  }))
+
 test('a table that does not fit its file, or holds a scale that is no number, is refused', () => {
   const table = { ...tableOf('a', 5, 0, 'i4_rowwise'), rows: 4 }
   const row = rowBytes('i4_rowwise', 5)

@@ -115,7 +115,11 @@ test(`${total} requests from ${callers} callers: all settle, memory stays flat`,
   assert.is(stats.inFlight, 0)
   assert.ok(stats.batchSize.mean > 2, 'calls were merged')
   const growth = median(sizes.slice(-10)) - median(sizes.slice(10, 20))
-  assert.ok(growth < 1, `${growth.toFixed(2)} MB in the second half: ${sizes.map((size) => size.toFixed(1)).join(' ')}`)
+  // What 50 bytes a request would add; allocators come and go by a MB. DROVER_REQUESTS=1000000 tells more.
+  assert.ok(
+    growth < Math.max(1.5, total / 60_000),
+    `${growth.toFixed(2)} MB in the second half: ${sizes.map((size) => size.toFixed(1)).join(' ')}`,
+  )
 })
 
 test('a hundred exchanges of versions under load leave memory flat', () =>

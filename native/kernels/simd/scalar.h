@@ -30,9 +30,10 @@ DROVER_INLINE F32x16 f_set(float value) {
   for (int i = 0; i < 16; i++) r.lane[i] = value;
   return r;
 }
+// Files may hold numbers at any address.
 DROVER_INLINE F32x16 f_load(const float* p) {
   F32x16 r;
-  for (int i = 0; i < 16; i++) r.lane[i] = p[i];
+  __builtin_memcpy(r.lane, p, sizeof r.lane);
   return r;
 }
 // The first `count` (0..16) lanes from memory, the rest 0; memory past them is not touched.
@@ -49,12 +50,16 @@ DROVER_INLINE void f_store_part(float* p, F32x16 a, uint32_t count) {
 }
 DROVER_INLINE F32x16 f_load_half(const uint16_t* p) {
   F32x16 r;
-  for (int i = 0; i < 16; i++) r.lane[i] = half_to_float(p[i]);
+  uint16_t half[16];
+  __builtin_memcpy(half, p, sizeof half);
+  for (int i = 0; i < 16; i++) r.lane[i] = half_to_float(half[i]);
   return r;
 }
 DROVER_INLINE F32x16 f_load_bfloat(const uint16_t* p) {
   F32x16 r;
-  for (int i = 0; i < 16; i++) r.lane[i] = bfloat_to_float(p[i]);
+  uint16_t bits[16];
+  __builtin_memcpy(bits, p, sizeof bits);
+  for (int i = 0; i < 16; i++) r.lane[i] = bfloat_to_float(bits[i]);
   return r;
 }
 DROVER_INLINE F32x16 f_load_i8(const int8_t* p) {
