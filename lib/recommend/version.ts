@@ -55,7 +55,7 @@ export interface Version {
 type Progress = NonNullable<RecommenderOptions['onProgress']>
 
 /** Never goes back: threads that work side by side tell of what they have done in any order. */
-const ascending = (onProgress: Progress): Progress => {
+export const ascending = (onProgress: Progress): Progress => {
   let most = 0
   return (fraction, what) => {
     most = Math.max(most, fraction)
