@@ -259,9 +259,8 @@ test('a budget: tables stay mapped when copies would not fit, or the load is ref
 
 test('copies that do not fit after all leave the tables mapped', () =>
   withTiny({ ...tiny, rows: [200_000] }, async (folder) => {
-    await using roomy = await loadRecommender(folder, { tables: 'prepared' })
-    const { mapped: _, ...own } = roomy.memoryUsage()
-    const memoryBudget = Object.values(own).reduce((sum, bytes) => sum + bytes, 0) - 1
+    const { found } = await refusal(loadRecommender(folder, { memoryBudget: 1 << 20, tables: 'prepared' }))
+    const memoryBudget = (found as number) - 1
     await isRefused('E_MEMORY', loadRecommender(folder, { memoryBudget, tables: 'prepared' }))
     await using tight = await loadRecommender(folder, { memoryBudget })
     assert.is(tight.info.tablePlacement, 'mapped')
