@@ -19,23 +19,20 @@ const plannedLayer = (info: TensorInfo, format: LayerFormat): { weight: TensorIn
   return { weight: weight('i8'), scales }
 }
 
-/** What a model is computed with, and bytes of what is converted, which stay beside it. */
+/** What a model is computed with, and bytes of layers that are converted, which stay beside what is prepared of them. */
 export const plannedParts = ({
   tables: stored,
   weights,
   regions,
   conversions,
 }: OpenedRecommender): { parts: RecommenderParts; convertedBytes: number } => {
-  let convertedBytes = 0
   const tables = stored.map((table, i) => {
     const format = conversions.tables.get(i)
-    if (format === undefined) return table
-    const planned = plannedTable(table, format)
-    convertedBytes += planned.bytes
-    return planned
+    return format === undefined ? table : plannedTable(table, format)
   })
   const tensors = new Map(weights.source.tensors)
   const scales = new Map(weights.scales)
+  let convertedBytes = 0
   for (const [module, format] of conversions.layers) {
     const info = (tensors.get(`${module}.weight`) ?? tensors.get(module)) as TensorInfo
     const { weight, scales: beside } = plannedLayer(info, format)

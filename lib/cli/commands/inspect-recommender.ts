@@ -31,6 +31,11 @@ const conversionsOf = ({ config, conversions: { tables, layers } }: OpenedRecomm
   layers: Object.fromEntries(layers),
 })
 
+const convertedRow = ({ conversions: { tables, layers } }: OpenedRecommender, size: number): string[] => [
+  'converted',
+  `${tables.size} tables and ${layers.size} layers while loading; ${bytes(size)} of layers stay`,
+]
+
 export const inspectRecommender = async (path: string, args: Arguments): Promise<void> => {
   const given = foreign.find((name) => args.text(name) !== undefined)
   if (given !== undefined)
@@ -88,14 +93,7 @@ export const inspectRecommender = async (path: string, args: Arguments): Promise
       ['tables', `${bytes(tableBytes)}, copied to memory, or mapped`],
       ['layers', bytes(planned.preparedBytes)],
       ['activations', `${bytes(planned.arenaBytes)} for steps of ${maxBatch} rows`],
-      ...(convertedBytes === 0
-        ? []
-        : [
-            [
-              'converted',
-              `${bytes(convertedBytes)} beside them: ${conversions.tables.size} tables, ${conversions.layers.size} layers`,
-            ],
-          ]),
+      ...(conversions.tables.size + conversions.layers.size === 0 ? [] : [convertedRow(opened, convertedBytes)]),
       ['total', `${bytes(plan.totalBytes)}, and some scratch per thread`],
       ['ops', String(plan.ops)],
     ]),
