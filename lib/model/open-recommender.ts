@@ -13,6 +13,7 @@ import { weightsOf } from './weights.js'
 
 /** How the matrices of the MLPs and of the cross network can be stored. */
 export const layerFormats = ['f32', 'f16', 'bf16', 'int8'] as const
+/** How the matrices of a layer are stored. */
 export type LayerFormat = (typeof layerFormats)[number]
 
 /** Tables and weights of a recommender, and where they lie. */

@@ -27,6 +27,7 @@ export interface TableDifference extends Difference {
   readonly name: string
 }
 
+/** How many rows have been read, and how many of them are labelled 1. */
 export interface LabelCounts {
   readonly rows: number
   readonly positives: number

@@ -72,6 +72,7 @@ export interface QualityChange extends PredictionQuality {
   readonly relativeNormalizedEntropy: number
 }
 
+/** The net that is judged, beside the reference. */
 export interface JudgedNet {
   readonly result: ValidatedNet
   readonly change: QualityChange
