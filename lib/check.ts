@@ -2,7 +2,7 @@
  * The one grammar in which arguments are refused: `expected <what> for <name>, found <value>`.
  * Each check returns its value, narrowed, so that callers validate and assign in one line.
  */
-import { DroverError } from './errors.js'
+import { DroverError, listKind } from './errors.js'
 
 const refuse = (name: string, expected: string, found: unknown): never => {
   throw new DroverError('E_ARGUMENT', `expected ${expected} for ${name}`, { field: name, found, expected })
@@ -75,7 +75,9 @@ export const checkTokens = (name: string, input: unknown, vocabulary: number, mo
 /** A plain object whose keys are all in `allowed`; a misspelled option is named with the nearest right one. */
 export const checkOptions = (name: string, value: unknown, allowed: readonly string[]): Record<string, unknown> => {
   if (value === undefined) return {}
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return refuse(name, 'an object', value)
+  if (typeof value !== 'object' || value === null) return refuse(name, 'an object', value)
+  const list = listKind(value)
+  if (list !== undefined) return refuse(name, 'an object', list)
   for (const key of Object.keys(value)) {
     if (allowed.includes(key)) continue
     const near = allowed.find((other) => other.toLowerCase() === key.toLowerCase())

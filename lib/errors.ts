@@ -38,12 +38,34 @@ export interface ErrorDetails {
   cause?: unknown
 }
 
+/** Characters of a value that messages show. */
+const mostShown = 200
+
+const cut = (text: string): string => (text.length > mostShown ? `${text.slice(0, mostShown)}…` : text)
+
+/** A list in few words: what it holds may be large. Undefined for what is no list. */
+export const listKind = (value: unknown): string | undefined => {
+  if (Array.isArray(value)) return `an array of ${value.length} entries`
+  if (!ArrayBuffer.isView(value)) return undefined
+  return `${Object.prototype.toString.call(value).slice(8, -1)} of ${value.byteLength} bytes`
+}
+
+/** Leaves out what would be cut off: each value that is kept has at least one character. */
+const shortened = (): ((key: string, value: unknown) => unknown) => {
+  let left = mostShown
+  return (_, value) => {
+    if (left-- < 0) return undefined
+    if (Array.isArray(value)) return value.slice(0, mostShown)
+    return typeof value === 'string' ? cut(value) : ArrayBuffer.isView(value) ? listKind(value) : value
+  }
+}
+
 const show = (value: unknown): string => {
-  if (typeof value === 'string') return value.length > 200 ? `${value.slice(0, 200)}…` : value
-  if (typeof value === 'bigint') return value.toString()
+  if (typeof value === 'string') return cut(value)
+  if (typeof value === 'bigint') return cut(value.toString())
   try {
-    const text = JSON.stringify(value)
-    return text === undefined ? String(value) : text.length > 200 ? `${text.slice(0, 200)}…` : text
+    const text = ArrayBuffer.isView(value) ? listKind(value) : JSON.stringify(value, shortened())
+    return cut(text === undefined ? String(value) : text)
   } catch {
     return `a value of type ${typeof value}` // whatever it is, it may refuse to be text as well
   }
@@ -79,6 +101,10 @@ export class DroverError extends Error {
 
 /** The error of an operation that its caller aborted. */
 export const aborted = (what: string): DroverError => new DroverError('E_ABORTED', `${what} was aborted`)
+
+/** The error of an allocation that JavaScript has refused with a RangeError. */
+export const refusedMemory = (what: string, cause: RangeError): DroverError =>
+  new DroverError('E_MEMORY', `there is no memory for ${what}`, { found: cause.message, cause })
 
 /** Throws E_ABORTED when `signal` has fired. */
 export const throwIfAborted = (signal: AbortSignal | undefined, what: string): void => {

@@ -1,5 +1,7 @@
 /** drover's public surface. */
+
 export { type QuantizeModelOptions, type QuantizeModelReport, quantizeModel } from './convert/quantize.js'
+export type { RecommenderType } from './convert/recommender.js'
 export type { CpuInfo } from './device/native.js'
 export { DroverError, type ErrorCode, errorCodes } from './errors.js'
 export { compareModels, type ModelComparison } from './generate/compare.js'
@@ -12,9 +14,10 @@ export {
 } from './generate/model.js'
 export type { GenerateOptions } from './generate/options.js'
 export type { WeightType } from './generate/weights.js'
+export type { LayerFormat } from './model/open-recommender.js'
 export type { Bags, IndexPolicy } from './program/bags.js'
 export type { PartCost } from './recommend/choose.js'
-export type { LayerDifference, TableDifference } from './recommend/compare.js'
+export type { LabelCounts, LayerDifference, TableDifference } from './recommend/compare.js'
 export type { PredictionQuality } from './recommend/metrics.js'
 export type { RecommenderOptions, ScoreOptions, SwapOptions } from './recommend/options.js'
 export { loadRecommender, Recommender } from './recommend/recommender.js'
@@ -22,6 +25,8 @@ export type { ScoreRequest } from './recommend/request.js'
 export type { HistogramReport, RecommenderStats } from './recommend/stats.js'
 export { validateRecommender } from './recommend/validate.js'
 export type {
+  Formats,
+  JudgedNet,
   QualityChange,
   ValidatedNet,
   ValidateOptions,

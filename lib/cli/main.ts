@@ -69,7 +69,7 @@ const run = async (args: string[]): Promise<void> => {
 
 // A reader that has seen enough (`drover generate … | head -1`) ends the program quietly.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(0)
+  if (error.code === 'EPIPE') process.exit() // with what has gone wrong so far
   throw error
 })
 

@@ -22,6 +22,16 @@ export const note = (text: string): void => {
   process.stderr.write(`${text}\n`)
 }
 
+/** Tells of indices out of range, where there were any. */
+export const noteOutOfRange = (
+  { skippedIndices, clampedIndices }: { readonly skippedIndices: number; readonly clampedIndices: number },
+  asJson: boolean,
+): void => {
+  if (skippedIndices + clampedIndices === 0) return
+  if (asJson) note(toJson({ skippedIndices, clampedIndices }))
+  else note(`indices out of range: ${skippedIndices} skipped, ${clampedIndices} clamped`)
+}
+
 export const bytes = (value: number): string => {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
   let unit = 0

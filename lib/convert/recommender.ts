@@ -23,6 +23,7 @@ import {
 
 /** What tables can be written in. */
 export const recommenderTypes = ['int8', 'int8_f16', 'int4', 'int2', 'f32', 'f16', 'bf16'] as const
+/** A format of tables that can be written. */
 export type RecommenderType = (typeof recommenderTypes)[number]
 
 /** Layers of the types of tables: those of fewer than 8 bits have layers of 8. */

@@ -67,10 +67,13 @@ const makeLayout = (): DeviceLayout => {
   }
 }
 
+/** Words of a step whose memory is kept for the next: 16 MiB. */
+const mostKept = 2 ** 22
+
 class CpuProgram implements DeviceProgram {
   readonly #program: Program
   readonly #native: NativeProgram
-  /** Of the last step: the addon has its own copy before a call returns. */
+  /** Of an earlier step, unless that was large: the addon has its own copy before a call returns. */
   #words: Uint32Array = new Uint32Array(0)
   #running: Promise<void> | undefined
   #closing: Promise<void> | undefined
@@ -111,7 +114,7 @@ class CpuProgram implements DeviceProgram {
 
   #encode(step: Step): Uint32Array {
     const words = encodeStep(step, this.#program.ops.length, this.#words)
-    if (words.length > this.#words.length) this.#words = words
+    if (words.length > this.#words.length && words.length <= mostKept) this.#words = words
     return words
   }
 

@@ -47,7 +47,8 @@ export interface EmbeddingBagOptions {
 /** What {@link embeddingBag} gives: bit patterns for 16-bit floats. */
 export type Pooled<O extends EmbeddingBagOptions> = O extends { output: 'f16' | 'bf16' } ? Uint16Array : Float32Array
 
-const mostTableRows = 2 ** 32 - 2
+/** Indices are 32-bit integers. */
+const mostTableRows = 2 ** 31 - 1
 const mostTableCols = 4096
 
 interface CheckedTables {

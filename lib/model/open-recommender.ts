@@ -13,6 +13,7 @@ import { weightsOf } from './weights.js'
 
 /** How the matrices of the MLPs and of the cross network can be stored. */
 export const layerFormats = ['f32', 'f16', 'bf16', 'int8'] as const
+/** How the matrices of a layer are stored. */
 export type LayerFormat = (typeof layerFormats)[number]
 
 /** Tables and weights of a recommender, and where they lie. */
@@ -53,6 +54,20 @@ const checkQuantization = (record: ConfigRecord): void => {
   }
 }
 
+/** A layer of float64 that is named would be believed to be converted; a default says nothing of it. */
+const refuseWide = (record: ConfigRecord, { source }: QuantizedSource, module: string): void => {
+  const named = record.record('quantization')?.get('layers')
+  const info = source.tensors.get(`${module}.weight`) ?? source.tensors.get(module)
+  if (info?.dtype !== 'f64' || !(named instanceof Map && named.has(module))) return
+  throw new DroverError('E_UNSUPPORTED', 'a layer of this dtype is not converted while loading', {
+    file: record.file,
+    field: `quantization.layers: ${module}`,
+    found: info.dtype,
+    expected: 'f32, f16 or bf16',
+    hint: 'convert the folder once with drover quantize',
+  })
+}
+
 const layerConversions = (
   record: ConfigRecord,
   config: RecommenderConfig,
@@ -64,7 +79,11 @@ const layerConversions = (
   for (const module of names) {
     const wanted = formatFor(record, 'layers', [module], layerFormats)
     const stored = storedLayerFormat(weights, module)
-    if (wanted === undefined || stored === wanted || stored === undefined) continue
+    if (wanted === undefined || stored === wanted) continue
+    if (stored === undefined) {
+      refuseWide(record, weights, module)
+      continue
+    }
     if (stored === 'int8') {
       throw new DroverError('E_FORMAT', 'a layer has another format', {
         file: record.file,
@@ -84,9 +103,11 @@ const openTables = (
   source: TensorSource,
 ): { tables: StoredTable[]; conversions: Map<number, TableFormat> } => {
   const conversions = new Map<number, TableFormat>()
-  checkFormatNames(record, 'tables', new Set(config.tables.flatMap(({ name }, i) => [name, `${i}`])))
+  const names = new Set(config.tables.map(({ name }) => name))
+  const known = config.tables.map(({ name }, i) => (names.has(`${i}`) ? [name] : [name, `${i}`]))
+  checkFormatNames(record, 'tables', new Set(known.flat()))
   const tables = config.tables.map((shape, i) => {
-    const wanted = formatFor(record, 'tables', [shape.name, `${i}`], tableFormats)
+    const wanted = formatFor(record, 'tables', known[i] as string[], tableFormats)
     const table = storedTable(source, shape, wanted)
     if (wanted !== undefined && wanted !== table.format) conversions.set(i, wanted)
     return table

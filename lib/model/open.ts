@@ -101,13 +101,17 @@ const llamaOfFolder = (folder: HuggingFaceFolder): LlamaConfig => {
   return llamaFromHuggingFace(huggingFaceConfig(folder.config))
 }
 
-/** The config of a model whose weights need not be there: a folder with a config.json, or such a file of any name. */
-export const openConfig = async (path: string, options: ReadOptions = {}): Promise<LlamaConfig> => {
-  if (await isFolder(path)) return llamaOfFolder(await readHuggingFace(path, options))
+/** What describes a model whose weights need not be there: a folder with a config.json, or such a file of any name. */
+export const openDescription = async (path: string, options: ReadOptions = {}): Promise<HuggingFaceFolder> => {
+  if (await isFolder(path)) return readHuggingFace(path, options)
   const folder = diskFolder(dirname(path))
   const open: Folder['open'] = (name) => folder.open(name === 'config.json' ? basename(path) : name)
-  return llamaOfFolder(await readHuggingFaceFrom({ ...folder, open }, options))
+  return readHuggingFaceFrom({ ...folder, open }, options)
 }
+
+/** The config of such a model. */
+export const openConfig = async (path: string, options: ReadOptions = {}): Promise<LlamaConfig> =>
+  llamaOfFolder(await openDescription(path, options))
 
 const openFolder = async (path: string, options: ReadOptions): Promise<OpenedModel> => {
   const folder = await readHuggingFace(path, options)

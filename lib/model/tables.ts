@@ -47,7 +47,7 @@ export interface StoredTable extends TableSource {
   readonly bytes: number
 }
 
-/** The format that an entry of `quantization.tables` or `.layers` names for one item, if any: by name, by number, or for all. */
+/** The format that an entry of `quantization.tables` or `.layers` names for one item, if any: by one of its names, or for all. */
 export const formatFor = <F extends string>(
   config: ConfigRecord,
   key: 'tables' | 'layers',

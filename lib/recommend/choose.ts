@@ -2,6 +2,7 @@
 import { compareNets, type DataOptions, entropiesOf, type LabelCounts, type NetComparison } from './compare.js'
 import type { Part } from './forms.js'
 import type { LayeredNet } from './layered-net.js'
+import { relativeChange } from './metrics.js'
 
 /** What the quantisation of one table or layer costs. */
 export interface PartCost {
@@ -76,7 +77,7 @@ export const chooseParts = async ({
   const changesOf = async (sets: readonly (readonly Part[])[], pass: number): Promise<number[]> => {
     const { entropies, counts } = await withNets(load, sets, (nets) => entropiesOf(nets, data(pass, passes)))
     check(counts)
-    return entropies.map((found) => (found - entropy) / entropy)
+    return entropies.map((found) => relativeChange(entropy, found))
   }
 
   const changes: number[] = []

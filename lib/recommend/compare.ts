@@ -27,12 +27,19 @@ export interface TableDifference extends Difference {
   readonly name: string
 }
 
+/** How many rows have been read, and how many of them are labelled 1. */
 export interface LabelCounts {
   readonly rows: number
   readonly positives: number
 }
 
-export interface NetComparison extends LabelCounts {
+/** Indices out of range, by what was done with them. */
+export interface OutOfRange {
+  readonly skippedIndices: number
+  readonly clampedIndices: number
+}
+
+export interface NetComparison extends LabelCounts, OutOfRange {
   readonly reference: PredictionQuality
   readonly result: PredictionQuality
   readonly layers: readonly LayerDifference[]
@@ -123,6 +130,7 @@ export const compareNets = async (
     distance: new Distance(),
   }))
   const tables = reference.config.tables.map(({ name, dim }) => ({ name, dim, distance: new Distance() }))
+  let [skippedIndices, clampedIndices] = [0, 0]
   for await (const batch of batchesFor(reference, options)) {
     const [expectedOf, foundOf] = [reference.begin(batch), result.begin(batch)]
     for (const { layer, other, distance } of pairs) {
@@ -140,9 +148,14 @@ export const compareNets = async (
       }
       if (pace.late()) await pace.rest()
     }
+    const { skipped, clamped } = reference.bagCounts()
+    skippedIndices += skipped
+    clampedIndices += clamped
   }
   return {
     ...predictions[0].counts,
+    skippedIndices,
+    clampedIndices,
     reference: await predictions[0].quality(pace),
     result: await predictions[1].quality(pace),
     layers: pairs.map(({ layer: { name, role, module }, distance: { sqnr, maxError } }) => ({

@@ -3,7 +3,7 @@
  * own; what comes meanwhile waits for the next step. Rows never influence each other, so a caller gets the same bits
  * whatever they are merged with.
  */
-import { aborted, DroverError } from '../errors.js'
+import { aborted, DroverError, refusedMemory } from '../errors.js'
 import { findIndexError, lookupsOf, type MergedRows, mergeParts, type Part } from './merge.js'
 import type { Net, Scored } from './net.js'
 import type { OwnRequest } from './request.js'
@@ -34,6 +34,8 @@ interface Call {
   /** Rows that steps have taken, and rows that have their score. */
   taken: number
   done: number
+  /** It is never held: it found the engine idle, or a step has had rows of it. */
+  prompt: boolean
   settled: boolean
   settle(outcome: Float32Array | DroverError): void
 }
@@ -44,6 +46,12 @@ interface Share extends Part {
 
 /** So long (ms) short steps may keep the thread before whatever else waits for it gets its turn. */
 const turnMs = 0.5
+
+/** How much of the longest time of a step is left in the next. */
+const forgetting = 0.9
+
+/** Timers may be late by this (ms). */
+const timerMs = 1
 
 /** A step looks up not much more: copying indices for it keeps the thread, as does everything else of a step. */
 const mostLookups = 2 ** 19
@@ -76,9 +84,12 @@ export class Engine {
   #inFlight = 0
   /** Milliseconds that short steps have taken since others had a turn. */
   #taken = 0
+  /** Milliseconds that a step will take at most, as the last ones tell. */
+  #stepMs = 0
   #loop: Promise<void> | undefined
-  /** Ends the time for which calls are held. */
+  /** Has the calls that are held looked at again. */
   #release: (() => void) | undefined
+  #isDraining = false
   #end: DroverError | undefined
 
   constructor(net: Runner, limits: EngineLimits, stats: Stats) {
@@ -92,8 +103,8 @@ export class Engine {
     return this.#inFlight
   }
 
-  /** Scores of all rows. Throws E_CLOSED, E_ABORTED, E_BUSY; rejects with E_RANGE, E_ABORTED, E_DEADLINE, E_CLOSED. */
-  score(request: OwnRequest, { signal, deadlineMs }: CallOptions): Promise<Float32Array> {
+  /** Throws E_CLOSED, E_ABORTED, E_BUSY where {@link score} would, before anything is done for the call. */
+  admit({ signal }: CallOptions): void {
     const { queueLimit } = this.#limits
     const found = this.#waiting.length
     if (this.#end !== undefined) throw this.#end
@@ -106,7 +117,16 @@ export class Engine {
         hint: 'try again later, or raise the limit',
       })
     }
-    if (request.batch === 0) return Promise.resolve(new Float32Array(0))
+  }
+
+  /** Scores of all rows. Throws what {@link admit} does; rejects with E_RANGE, E_ABORTED, E_DEADLINE, E_CLOSED, E_MEMORY. */
+  score(request: OwnRequest, options: CallOptions): Promise<Float32Array> {
+    this.admit(options)
+    const { signal, deadlineMs } = options
+    if (request.batch === 0) {
+      this.#stats.answered(0, 0)
+      return Promise.resolve(new Float32Array(0))
+    }
     return new Promise((resolve, reject) => {
       const arrived = performance.now()
       const call: Call = {
@@ -116,6 +136,7 @@ export class Engine {
         scores: undefined,
         taken: 0,
         done: 0,
+        prompt: this.#waiting.length === 0 && this.#running.length === 0,
         settled: false,
         settle: (outcome) => {
           if (call.settled) return
@@ -139,7 +160,7 @@ export class Engine {
       this.#inFlight++
       this.#waiting.push(call)
       this.#waitingRows += request.batch
-      if (this.#waitingRows >= this.#limits.maxBatch) this.#release?.()
+      if (deadlineMs !== undefined || this.#waitingRows >= this.#limits.maxBatch) this.#release?.()
       this.#start()
     })
   }
@@ -147,6 +168,13 @@ export class Engine {
   /** Scores on the caller's thread. Throws E_RANGE. */
   scoreSync(request: OwnRequest): Float32Array {
     if (this.#end !== undefined) throw this.#end
+    const began = performance.now()
+    const scores = this.#scoreParts(request)
+    this.#stats.answered(request.batch, performance.now() - began)
+    return scores
+  }
+
+  #scoreParts(request: OwnRequest): Float32Array {
     const { maxBatch } = this.#limits
     const { batch } = request
     const { denseFeatures } = this.#net.shape
@@ -167,12 +195,15 @@ export class Engine {
       this.#stats.step(part.rows, scored)
       return scored.scores
     } catch (error) {
-      throw findIndexError(part, this.#net.shape) ?? error
+      const isRange = error instanceof DroverError && error.code === 'E_RANGE'
+      throw (isRange ? findIndexError(part, this.#net.shape) : undefined) ?? error
     }
   }
 
   /** Waits until the last call has its answer; no more may come. */
   async drained(): Promise<void> {
+    this.#isDraining = true
+    this.#release?.()
     while (this.#loop !== undefined) await this.#loop
   }
 
@@ -182,7 +213,6 @@ export class Engine {
     for (const call of [...this.#waiting, ...this.#running.map((share) => share.call)]) call.settle(error)
     this.#waiting.length = 0
     this.#waitingRows = 0
-    this.#release?.()
     if (this.#running.length > 0) this.#net.abort()
     await this.drained()
   }
@@ -205,43 +235,53 @@ export class Engine {
 
   /** Gives the calls that came during a step some time in which others can join; an idle engine never comes here. */
   async #hold(): Promise<void> {
+    if (this.#limits.maxDelayMs === 0) return
+    for (let left = this.#holdFor(); left > 0; left = this.#holdFor()) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, left)
+        this.#release = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+      this.#release = undefined
+    }
+  }
+
+  /** Milliseconds for which the calls that wait may be held; none if one of them may not, or would come too late. */
+  #holdFor(): number {
     const { maxBatch, maxDelayMs } = this.#limits
-    const [oldest] = this.#waiting
-    if (maxDelayMs === 0 || oldest === undefined || this.#waitingRows >= maxBatch) return
-    const left = oldest.arrived + maxDelayMs - performance.now()
-    if (left <= 0) return
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, left)
-      this.#release = () => {
-        clearTimeout(timer)
-        resolve()
-      }
-    })
-    this.#release = undefined
+    if (this.#waiting.length === 0 || this.#waitingRows >= maxBatch || this.#isDraining) return 0
+    if (this.#waiting.some(({ prompt }) => prompt)) return 0
+    const latest = this.#stepMs + timerMs
+    const end = this.#waiting.reduce(
+      (least, { arrived, deadlineMs }) => Math.min(least, arrived + Math.min(maxDelayMs, deadlineMs - latest)),
+      Number.POSITIVE_INFINITY,
+    )
+    return end - performance.now()
   }
 
   async #step(): Promise<void> {
     const shares = this.#take()
     if (shares.length === 0) return
     this.#running = shares
-    const outcome = await this.#attempt(shares)
-    this.#running = []
-    if ('scores' in outcome) this.#deliver(shares, outcome)
-    else this.#fail(shares, outcome.error)
+    try {
+      const scored = await this.#attempt(shares)
+      this.#running = []
+      this.#deliver(shares, scored)
+    } catch (error) {
+      this.#running = []
+      this.#fail(shares, error)
+    }
   }
 
-  async #attempt(shares: readonly Share[]): Promise<Scored | { error: unknown }> {
+  async #attempt(shares: readonly Share[]): Promise<Scored> {
+    const began = performance.now()
     const merged = mergeParts(shares, this.#net.shape.denseFeatures)
-    try {
-      const scored = this.#here(merged) ?? (await this.#net.run(merged))
-      this.#stats.step(
-        shares.reduce((sum, { rows }) => sum + rows, 0),
-        scored,
-      )
-      return scored
-    } catch (error) {
-      return { error }
-    }
+    const scored = this.#here(merged) ?? (await this.#net.run(merged))
+    this.#stats.step(merged.rows, scored)
+    this.#stepMs = Math.max(performance.now() - began, forgetting * this.#stepMs)
+    return scored
   }
 
   /** Runs a short step on this thread. */
@@ -282,6 +322,7 @@ export class Engine {
       lookups += lookupsOf(part)
       shares.push({ call, ...part })
       call.taken += rows
+      call.prompt = true
       room -= rows
       if (rows === left) continue
       this.#waiting.push(call)
@@ -337,6 +378,7 @@ export class Engine {
     if (place !== -1) {
       this.#waiting.splice(place, 1)
       this.#waitingRows -= call.request.batch - call.taken
+      this.#release?.()
     }
     if (this.#running.length > 0 && this.#running.every((share) => share.call.settled)) this.#net.abort()
   }
@@ -345,4 +387,6 @@ export class Engine {
 const translated = (error: unknown): DroverError =>
   error instanceof DroverError
     ? error
-    : new DroverError('E_INTERNAL', 'a step failed', { found: String(error), cause: error })
+    : error instanceof RangeError
+      ? refusedMemory('a step', error)
+      : new DroverError('E_INTERNAL', 'a step failed', { found: String(error), cause: error })

@@ -58,8 +58,8 @@ const integers = (values: readonly unknown[], field: string, refuse: Refuse): In
 
 const floats = (values: unknown, field: string, refuse: Refuse): Float32Array => {
   if (!Array.isArray(values)) throw refuse(field, values, 'an array of numbers')
-  const wrong = values.findIndex((value) => typeof value !== 'number')
-  if (wrong !== -1) throw refuse(`${field}[${wrong}]`, values[wrong], 'a number')
+  const wrong = values.findIndex((value) => typeof value !== 'number' || !Number.isFinite(Math.fround(value)))
+  if (wrong !== -1) throw refuse(`${field}[${wrong}]`, values[wrong], 'a number that is finite in 32 bits')
   return Float32Array.from(values as number[])
 }
 

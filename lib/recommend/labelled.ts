@@ -1,9 +1,10 @@
 /** A file of labelled requests as steps of a bounded size, however long its lines are. */
-import { createReadStream } from 'node:fs'
+import { createReadStream, type ReadStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { DroverError } from '../errors.js'
 import { Pace } from '../format/file.js'
 import { atLine, parseRequestLine } from './jsonl.js'
+import { linesOf } from './lines.js'
 import { findIndexError, lookupsOf, type MergedRows, mergeParts, type Part } from './merge.js'
 import { copyRequest, type RequestShape } from './request.js'
 
@@ -26,46 +27,28 @@ export interface LabelledOptions {
   readonly onProgress?: ((fraction: number) => void) | undefined
 }
 
-/** Characters of a line: JSON is read in one go. */
-const longestLine = 2 ** 24
 /** A batch that has so many lookups gets no more lines. */
 const manyLookups = 2 ** 19
 
-/** Lines of a file with their numbers, and how much of the file has been read. */
-async function* linesOf(file: string): AsyncGenerator<{ text: string; line: number; fraction: number }> {
-  const failed = (cause: unknown): DroverError =>
-    new DroverError('E_IO', 'the labelled requests cannot be read', { file, cause })
-  const { size } = await stat(file).catch((cause: unknown) => {
-    throw failed(cause)
+/** Opens a file that can be read again and again; of a pipe there would be no end. */
+const openLabelled = async (
+  file: string,
+  signal: AbortSignal | undefined,
+): Promise<{ input: ReadStream; size: number }> => {
+  const what = 'the labelled requests cannot be read'
+  const status = await stat(file).catch((cause: unknown) => {
+    throw new DroverError('E_IO', what, { file, cause })
   })
-  const input = createReadStream(file, { encoding: 'utf8', highWaterMark: 2 ** 18 })
-  let rest = ''
-  let line = 0
-  const tooLong = (): DroverError =>
-    new DroverError('E_FORMAT', `line ${line + 1} is too long`, {
+  if (!status.isFile()) {
+    throw new DroverError('E_IO', what, {
       file,
-      field: `line ${line + 1}`,
-      found: `more than ${longestLine} characters`,
-      expected: 'a request',
-      hint: 'cut the request into several lines',
+      found: status.isDirectory() ? 'a folder' : 'a pipe or a device',
+      expected: 'a regular file, which may be read several times',
+      hint: 'write what comes through a pipe to a file first',
     })
-  try {
-    for await (const chunk of input) {
-      const lines = (rest + chunk).split('\n')
-      rest = lines.pop() as string
-      for (const text of lines) {
-        if (text.length > longestLine) throw tooLong()
-        line++
-        yield { text, line, fraction: Math.min(1, input.bytesRead / size) }
-      }
-      if (rest.length > longestLine) throw tooLong()
-    }
-  } catch (error) {
-    throw error instanceof DroverError ? error : failed(error)
-  } finally {
-    input.destroy()
   }
-  if (rest !== '') yield { text: rest, line: line + 1, fraction: 1 }
+  const input = createReadStream(file, { highWaterMark: 2 ** 18, ...(signal === undefined ? {} : { signal }) })
+  return { input, size: status.size }
 }
 
 interface Placed extends Part {
@@ -110,7 +93,8 @@ export async function* labelledBatches(
     lookups = 0
     return batch
   }
-  for await (const { text, line, fraction } of linesOf(file)) {
+  const { input, size } = await openLabelled(file, signal)
+  for await (const { text, line } of linesOf(input, file, signal)) {
     if (text.trim() === '') continue
     const { request, labels } = labelledLine(text, shape, { file, line })
     for (let from = 0; from < request.batch; ) {
@@ -121,7 +105,7 @@ export async function* labelledBatches(
       from += part.rows
       if (rows === maxRows || lookups >= manyLookups) yield take()
     }
-    onProgress?.(fraction)
+    onProgress?.(Math.min(1, input.bytesRead / size))
     if (pace.late()) await pace.rest()
   }
   if (rows > 0) yield take()

@@ -1,6 +1,6 @@
 /** A recommender in one form, run as a whole or layer by layer, with every layer's numbers to be read. */
 import { cpuDevice } from '../device/cpu.js'
-import type { DeviceProgram } from '../device/device.js'
+import type { BagCounts, DeviceProgram } from '../device/device.js'
 import { DroverError } from '../errors.js'
 import { layerNames } from '../model/dlrm.js'
 import type { RecommenderConfig } from '../model/dlrm-config.js'
@@ -130,6 +130,11 @@ export class LayeredNet {
       await this.#run({ ...step, firstOp, endOp }, batch)
       return this.#loaded.read(tensor, 0, batch.merged.rows)
     }
+  }
+
+  /** Indices out of range in the batch that was begun last, once a layer has run. */
+  bagCounts(): BagCounts {
+    return this.#loaded.bagCounts()
   }
 
   #prepare({ merged: { rows, dense, bags } }: LabelledBatch): Step {

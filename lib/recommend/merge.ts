@@ -1,6 +1,6 @@
 /** Parts of requests put together into one step, and which of them a step failed for. */
 import type { DroverError } from '../errors.js'
-import { bagOf, indexError, type OwnBags, type OwnRequest, type RequestShape } from './request.js'
+import { indexError, type OwnBags, type OwnRequest, type RequestShape } from './request.js'
 
 /** Rows [from, from + rows) of a request. */
 export interface Part {
@@ -89,7 +89,7 @@ export const findIndexError = (part: Part, { tables }: RequestShape): DroverErro
     for (let i = start; i < end; i++) {
       const value = bags.indices[i] as number
       if (value >= 0 && value < table.rows) continue
-      return indexError(table, `request.sparse[${t}].indices`, bagOf(bags.offsets, i), i, value)
+      return indexError(table, `request.sparse[${t}].indices`, bags.offsets, i, value)
     }
   }
   return undefined

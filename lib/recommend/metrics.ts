@@ -196,6 +196,9 @@ export class LogLoss {
   }
 }
 
+/** How much a figure has grown, by what it was; what stays 0 has not grown. */
+export const relativeChange = (from: number, to: number): number => (from === to ? 0 : (to - from) / from)
+
 /** How far numbers are from those that count as right. */
 export class Distance {
   #signal = 0

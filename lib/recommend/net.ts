@@ -35,6 +35,7 @@ export class Net {
   readonly #time: StepTime | undefined
   /** The step that was begun last and whose end JavaScript has not heard of yet. */
   #running: { rows: number; early?: Scored } | undefined
+  #isClosed = false
 
   /**
    * @param lossThreshold above 0: scores are clamped to [it, 1 - it]
@@ -103,12 +104,13 @@ export class Net {
     return this.#loaded.memoryUsage()
   }
 
-  /** Bytes of mapped tables that are in memory at this moment. */
+  /** Bytes of mapped tables that are in memory at this moment; none after {@link close}. */
   residentBytes(): number {
-    return this.#loaded.residentBytes()
+    return this.#isClosed ? 0 : this.#loaded.residentBytes()
   }
 
   close(): Promise<void> {
+    this.#isClosed = true
     return this.#loaded.close()
   }
 

@@ -48,9 +48,15 @@ const longestDelay = 60_000
 /** What timers can hold. */
 const longestDeadline = 2 ** 31 - 1
 
+/** What the caller's object says now: what is checked is what is used, also by a later swap. */
+const ownOptions = <O extends object>(input: unknown, names: readonly string[]): O => {
+  const given = checkOptions('options', input, names)
+  return Object.fromEntries(names.map((name) => [name, given[name]])) as O
+}
+
 export const checkedOptions = (input: unknown): RecommenderOptions => {
   const names = ['threads', 'memoryBudget', 'tables', 'indices', 'maxBatch', 'maxDelayMs', 'queueLimit']
-  const options: RecommenderOptions = checkOptions('options', input, [...names, 'onProgress', 'signal'])
+  const options = ownOptions<RecommenderOptions>(input, [...names, 'onProgress', 'signal'])
   const positive = (name: 'threads' | 'memoryBudget' | 'maxBatch' | 'queueLimit', most: number): void => {
     if (options[name] !== undefined) checkInteger(`options.${name}`, options[name], 1, most)
   }
@@ -71,7 +77,7 @@ const checkCallbacks = ({ onProgress, signal }: SwapOptions): void => {
 }
 
 export const checkedSwapOptions = (input: unknown): SwapOptions => {
-  const options: SwapOptions = checkOptions('options', input, ['onProgress', 'signal'])
+  const options = ownOptions<SwapOptions>(input, ['onProgress', 'signal'])
   checkCallbacks(options)
   return options
 }

@@ -52,22 +52,32 @@ export class Recommender implements AsyncDisposable {
   get info(): RecommenderInfo {
     this.#check()
     const { info, net } = this.#current
-    return { ...info, residentBytes: net.residentBytes() }
+    return {
+      ...info,
+      // Asks the system for every page: only those who want to know pay for it.
+      get residentBytes() {
+        return net.residentBytes()
+      },
+    }
   }
 
   /**
    * A probability per row. The request is copied at the call. Rejects with E_ARGUMENT, E_SHAPE, E_RANGE (naming table, bag,
-   * position and value), E_BUSY (too many wait), E_ABORTED, E_DEADLINE, E_CLOSED.
+   * position in the bag and value), E_BUSY (too many wait), E_ABORTED, E_DEADLINE, E_MEMORY, E_CLOSED.
    */
   async score(request: ScoreRequest, options?: ScoreOptions): Promise<Float32Array> {
     const { engine, net } = this.#active()
-    const call = this.#counting(() => engine.score(copyRequest(request, net.shape), checkedScoreOptions(options)))
+    const call = this.#counting(() => {
+      const checked = checkedScoreOptions(options)
+      engine.admit(checked) // what is refused need not be copied
+      return engine.score(copyRequest(request, net.shape), checked)
+    })
     return call
   }
 
   /**
    * The same on the caller's thread, for requests shorter than a thread hop; waits for what the device's threads are doing.
-   * Throws E_ARGUMENT, E_SHAPE, E_RANGE, E_CLOSED.
+   * Throws E_ARGUMENT, E_SHAPE, E_RANGE, E_MEMORY, E_CLOSED.
    */
   scoreSync(request: ScoreRequest): Float32Array {
     const { engine, net } = this.#active()
@@ -163,10 +173,10 @@ export class Recommender implements AsyncDisposable {
 
   #retire(old: Active): void {
     this.#retiring.add(old)
-    void old.engine
-      .drained()
-      .then(() => old.net.close())
-      .finally(() => this.#retiring.delete(old))
+    void old.engine.drained().then(() => {
+      this.#retiring.delete(old) // nobody asks a closed net
+      return old.net.close()
+    })
   }
 
   #versions(): Active[] {

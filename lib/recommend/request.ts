@@ -4,7 +4,7 @@
  */
 import { types } from 'node:util'
 import { checkOptions } from '../check.js'
-import { DroverError } from '../errors.js'
+import { DroverError, refusedMemory } from '../errors.js'
 import type { Bags, IndexPolicy } from '../program/bags.js'
 
 /** What is asked of a recommender. */
@@ -83,7 +83,7 @@ const copyIntegers = (
 }
 
 /** Which bag a position lies in. */
-export const bagOf = (offsets: Int32Array, position: number): number => {
+const bagOf = (offsets: Int32Array, position: number): number => {
   let [low, high] = [0, offsets.length - 1]
   while (high - low > 1) {
     const middle = (low + high) >> 1
@@ -126,20 +126,22 @@ const checkOffsets = (field: string, table: string, offsets: Int32Array, batch: 
 const range = (what: string, field: string, found: unknown, expected: unknown): DroverError =>
   new DroverError('E_RANGE', what, { field, found, expected })
 
-/** The error of an index that a table does not have. */
+/** The error of indices[at], which a table does not have; its position is the one in its bag. */
 export const indexError = (
   table: { readonly name: string; readonly rows: number },
   field: string,
-  bag: number,
-  position: number,
+  offsets: Int32Array,
+  at: number,
   value: number | bigint,
-): DroverError =>
-  range(
-    `an index is out of range: table ${table.name}, bag ${bag}, position ${position}`,
-    `${field}[${position}]`,
+): DroverError => {
+  const bag = bagOf(offsets, at)
+  return range(
+    `an index is out of range: table ${table.name}, bag ${bag}, position ${at - (offsets[bag] as number)}`,
+    `${field}[${at}]`,
     value,
     `from 0 to ${table.rows - 1}`,
   )
+}
 
 const copyBags = (given: unknown, i: number, batch: number, { tables, policy, weighted }: RequestShape): OwnBags => {
   const name = `request.sparse[${i}]`
@@ -161,7 +163,7 @@ const copyBags = (given: unknown, i: number, batch: number, { tables, policy, we
   checkOffsets(`${name}.offsets`, table.name, offsets, batch, indices.length)
   if (huge !== undefined) {
     const { position, value } = huge
-    throw indexError(table, `${name}.indices`, bagOf(offsets, position), position, value)
+    throw indexError(table, `${name}.indices`, offsets, position, value)
   }
   const given32 = bags['weights']
   if (given32 === undefined) return { indices, offsets, weights: undefined }
@@ -183,9 +185,17 @@ const copyBags = (given: unknown, i: number, batch: number, { tables, policy, we
 
 /**
  * A checked copy; indices are compared with their tables when the step runs, unless 32 bits cannot hold them. Throws
- * E_ARGUMENT, E_SHAPE or E_RANGE with the table, bag, position and value.
+ * E_ARGUMENT, E_SHAPE, E_MEMORY or E_RANGE with the table, bag, position and value.
  */
 export const copyRequest = (request: unknown, model: RequestShape): OwnRequest => {
+  try {
+    return checkedCopy(request, model)
+  } catch (error) {
+    throw error instanceof RangeError ? refusedMemory('a copy of the request', error) : error
+  }
+}
+
+const checkedCopy = (request: unknown, model: RequestShape): OwnRequest => {
   const given = checkOptions('request', request, ['dense', 'sparse'])
   const { dense: floats, sparse } = given
   if (!types.isFloat32Array(floats)) throw argument('request.dense', kindOf(floats), 'a Float32Array')

@@ -21,7 +21,7 @@ import {
   storedForm,
 } from './forms.js'
 import { LayeredNet, rowsOfStep } from './layered-net.js'
-import type { PredictionQuality } from './metrics.js'
+import { type PredictionQuality, relativeChange } from './metrics.js'
 import { type FormOfFolder, mixedParts, partsIn, withConverted } from './mixed-parts.js'
 import { checkNewFile, writeNewFile } from './new-file.js'
 import {
@@ -33,6 +33,7 @@ import {
   type ValidationChoice,
   type ValidationReport,
 } from './validation.js'
+import { ascending } from './version.js'
 
 const defaultBudget = 0.0002
 
@@ -63,8 +64,10 @@ const judgedForm = (
   { type, layers, against }: ValidateOptions,
 ): Form => {
   const isTold = record.has('quantization') || against !== undefined
-  if (type === undefined && layers === undefined && isTold) return ownForm(opened)
-  return quantizedForm(storedForm(opened), type ?? 'int8', layers)
+  const form = quantizedForm(storedForm(opened), type ?? 'int8', layers)
+  if (type !== undefined || !isTold) return form
+  const own = ownForm(opened)
+  return layers === undefined ? own : { ...own, layers: form.layers }
 }
 
 const sidesOf = async (path: string, options: ValidateOptions): Promise<Sides> => {
@@ -87,7 +90,10 @@ const sidesOf = async (path: string, options: ValidateOptions): Promise<Sides> =
     if (choose) checkChoosable(parts, right.form, other.opened)
     return { right, judged, parts }
   }
-  const right: Side = { ...judged, form: storedForm(opened), activations: 'f32' }
+  const stored = storedForm(opened)
+  // Whatever can be chosen rounds the activations of int8 layers: what that costs is nothing that a choice could save.
+  const rounds = choose && [...stored.layers.values()].includes('int8')
+  const right: Side = { ...judged, form: stored, activations: rounds ? 'auto' : 'f32' }
   const parts = differences(config, right.form, form)
   if (parts.length === 0 && ![...form.layers.values()].includes('int8')) {
     throw new DroverError('E_ARGUMENT', 'both precisions are the same', {
@@ -155,7 +161,7 @@ const judgedNet = (side: Side, { reference, result, layers, tables }: NetCompari
     auc: result.auc - reference.auc,
     logLoss: result.logLoss - reference.logLoss,
     normalizedEntropy: result.normalizedEntropy - reference.normalizedEntropy,
-    relativeNormalizedEntropy: (result.normalizedEntropy - reference.normalizedEntropy) / reference.normalizedEntropy,
+    relativeNormalizedEntropy: relativeChange(reference.normalizedEntropy, result.normalizedEntropy),
   },
   layers,
   tables,
@@ -197,9 +203,11 @@ const validateSides = async (
     indices = 'error',
     threads,
     signal,
-    onProgress,
+    onProgress: tell,
   }: ValidateOptions,
 ): Promise<Validated> => {
+  // A choice reads the data again for each round that it needs, however many.
+  const onProgress = tell && ascending(tell)
   const how = { maxRows: rowsOfStep(right.config), indices, threads, signal }
   /** Reading the data is the share [from, to) of all. */
   const data = (from: number, to: number, what: string): DataOptions => ({
@@ -216,12 +224,14 @@ const validateSides = async (
     const comparison = await compareNets(reference, result, data(0, ownShare, 'comparing')).finally(() =>
       result.close(),
     )
-    const { rows, positives } = comparison
+    const { rows, positives, skippedIndices, clampedIndices } = comparison
     const report: ValidationReport = {
       data: file,
       rows,
       positives,
       baseRate: positives / rows,
+      skippedIndices,
+      clampedIndices,
       reference: netOf(right, comparison.reference),
       ...judgedNet(judged, comparison),
     }

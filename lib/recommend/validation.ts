@@ -14,7 +14,7 @@ import { DroverError } from '../errors.js'
 import { type LayerFormat, layerFormats } from '../model/open-recommender.js'
 import { type IndexPolicy, indexPolicies } from '../program/bags.js'
 import type { PartCost } from './choose.js'
-import type { LabelCounts, LayerDifference, TableDifference } from './compare.js'
+import type { LabelCounts, LayerDifference, OutOfRange, TableDifference } from './compare.js'
 import type { PredictionQuality } from './metrics.js'
 
 /** Options of validateRecommender. Unknown ones are refused. */
@@ -23,12 +23,13 @@ export interface ValidateOptions {
   data: string
   /**
    * Folder of the model that counts as right; default: the same weights as the files of the judged model hold them, with
-   * activations of int8 layers that are not rounded.
+   * activations of int8 layers that are not rounded. With `choose` they are, as in all that it can choose.
    */
   against?: string
   /**
-   * Formats to judge the model in, as `quantizeModel` has them: of tables, and of layers (default: as the tables, int8 where
-   * those are integers). Default: what `quantization` of its config says, and int8 where it has none.
+   * Formats to judge the model in, as `quantizeModel` has them: of tables, and of layers (default: as `type`, int8 where
+   * that is of integers). Default: what `quantization` of its config says, of a model that is judged against another what
+   * its files hold, and int8 where there is neither. With `layers` alone that is still so of tables.
    */
   type?: RecommenderType
   layers?: LayerFormat
@@ -71,6 +72,7 @@ export interface QualityChange extends PredictionQuality {
   readonly relativeNormalizedEntropy: number
 }
 
+/** The net that is judged, beside the reference. */
 export interface JudgedNet {
   readonly result: ValidatedNet
   readonly change: QualityChange
@@ -91,7 +93,7 @@ export interface ValidationChoice extends JudgedNet {
 }
 
 /** What `validateRecommender` found. */
-export interface ValidationReport extends JudgedNet, LabelCounts {
+export interface ValidationReport extends JudgedNet, LabelCounts, OutOfRange {
   readonly data: string
   /** Share of positive rows. */
   readonly baseRate: number

@@ -1,8 +1,14 @@
 /** One version of a recommender's tables and weights: opened, sized to the memory there is, loaded. */
 import { cpu, cpuDevice } from '../device/cpu.js'
 import type { DeviceProgram } from '../device/device.js'
-import { throwIfAborted } from '../errors.js'
-import { type OpenedRecommender, openRecommender, programOf, summaryOf } from '../model/open-recommender.js'
+import { DroverError, throwIfAborted } from '../errors.js'
+import {
+  type OpenedRecommender,
+  openRecommender,
+  programOf,
+  type RecommenderParts,
+  summaryOf,
+} from '../model/open-recommender.js'
 import type { IndexPolicy } from '../program/bags.js'
 import { planProgram } from '../program/plan.js'
 import type { Program } from '../program/program.js'
@@ -23,7 +29,7 @@ export interface RecommenderInfo {
   readonly pooling: 'sum' | 'mean' | 'max'
   /** Where rows are read: from copies in huge pages, or from the mapped file. */
   readonly tablePlacement: 'prepared' | 'mapped'
-  /** Bytes of all tables, and of mapped ones that are in memory at this moment. */
+  /** Bytes of all tables, and of mapped ones that are in memory when this is read; none once they have been freed. */
   readonly tableBytes: number
   readonly residentBytes: number
   readonly indices: IndexPolicy
@@ -47,7 +53,7 @@ export interface TableInfo {
 /** A version in use. */
 export interface Version {
   readonly net: Net
-  /** Bytes of tables and layers that were converted while loading; they stay beside what is computed with. */
+  /** Bytes of layers that were converted while loading; they stay beside what is computed with. */
   readonly converted: number
   readonly info: Omit<RecommenderInfo, 'residentBytes'>
 }
@@ -55,7 +61,7 @@ export interface Version {
 type Progress = NonNullable<RecommenderOptions['onProgress']>
 
 /** Never goes back: threads that work side by side tell of what they have done in any order. */
-const ascending = (onProgress: Progress): Progress => {
+export const ascending = (onProgress: Progress): Progress => {
   let most = 0
   return (fraction, what) => {
     most = Math.max(most, fraction)
@@ -69,15 +75,16 @@ const share = (onProgress: Progress | undefined, from: number, to: number, what?
     ? undefined
     : (fraction: number, name = '') => onProgress(from + (to - from) * fraction, what ?? name)
 
-/** Whether copies of the tables fit beside everything else. */
+/** Whether copies of the tables fit beside everything else; `taken` bytes are no longer there. */
 const choosePlacement = (
   opened: OpenedRecommender,
   program: Program,
   { tables, memoryBudget }: RecommenderOptions,
+  taken: number,
 ): 'prepared' | 'mapped' => {
   if (tables !== undefined) return tables
   const plan = planProgram(program, cpuDevice.layout)
-  const room = memoryBudget ?? process.availableMemory() / 2
+  const room = (memoryBudget ?? process.availableMemory() / 2) - taken
   const tableBytes = opened.tables.reduce((sum, { bytes }) => sum + bytes, 0)
   return plan.arenaBytes + plan.preparedBytes + tableBytes <= room ? 'prepared' : 'mapped'
 }
@@ -97,17 +104,30 @@ export const loadVersion = async (path: string, options: RecommenderOptions): Pr
   const { config } = opened
   const build = (tables: 'mapped' | 'copied'): Program =>
     programOf(cpuDevice.layout, config, parts, { maxRows: maxBatch, activations: 'auto', tables })
+  const load = async (placement: 'prepared' | 'mapped', program: Program): Promise<Version> => {
+    const loaded = await cpuDevice.load(program, parts.regions, {
+      ...(threads === undefined ? {} : { threads }),
+      ...(memoryBudget === undefined ? {} : { memoryBudget: Math.max(1, memoryBudget - memory) }),
+      ...(signal === undefined ? {} : { signal }),
+      ...(onProgress === undefined ? {} : { onProgress: share(onProgress, 0.2, 1, 'preparing tables and weights') }),
+    })
+    const version = versionOf({ ...opened, ...parts }, program, loaded, placement, indices, options)
+    // The device has its own copy of what was converted, and counts the tables in it.
+    return { ...version, converted: memory - convertedTableBytes(opened, parts) }
+  }
   const mapped = build('mapped')
-  const placement = choosePlacement({ ...opened, ...parts }, mapped, options)
-  const program = placement === 'mapped' ? mapped : build('copied')
-  const loaded = await cpuDevice.load(program, parts.regions, {
-    ...(threads === undefined ? {} : { threads }),
-    ...(memoryBudget === undefined ? {} : { memoryBudget: Math.max(1, memoryBudget - memory) }),
-    ...(signal === undefined ? {} : { signal }),
-    ...(onProgress === undefined ? {} : { onProgress: share(onProgress, 0.2, 1, 'preparing tables and weights') }),
+  const placement = choosePlacement({ ...opened, ...parts }, mapped, options, memory)
+  if (placement === 'mapped') return load(placement, mapped)
+  return load(placement, build('copied')).catch((error: unknown) => {
+    // Loading takes a little more than was counted.
+    const isTooMuch = error instanceof DroverError && error.code === 'E_MEMORY'
+    if (options.tables === undefined && isTooMuch) return load('mapped', mapped)
+    throw error
   })
-  return { ...versionOf({ ...opened, ...parts }, program, loaded, placement, indices, options), converted: memory }
 }
+
+const convertedTableBytes = ({ conversions }: OpenedRecommender, { tables }: RecommenderParts): number =>
+  [...conversions.tables.keys()].reduce((sum, i) => sum + (tables[i]?.bytes ?? 0), 0)
 
 const versionOf = (
   opened: OpenedRecommender,

@@ -1,8 +1,9 @@
 /** `drover rank` and `drover inspect` of a recommender. */
-import { writeFileSync } from 'node:fs'
+import { cpSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { quantizeModel } from '../../lib/index.js'
 import { parseRequestLine } from '../../lib/recommend/jsonl.js'
 import { loadRecommender } from '../../lib/recommend/recommender.js'
 import { fixture, root } from '../support.js'
@@ -109,6 +110,10 @@ const badLines: readonly [unknown, RegExp][] = [
   [[1], /JSON/],
   [{ ...oneRow, dense: [1, 2] }, /dense\[0\]; found: an array of 2; expected: 13 features/],
   [{ ...oneRow, dense: [[...dense.slice(1), 'x']] }, /dense\[0\]\[12\]/],
+  [
+    { ...oneRow, dense: [[...dense.slice(1), 1e39]] },
+    /dense\[0\]\[12\]; found: 1e\+39; expected: a number that is finite/,
+  ],
   [{ ...oneRow, dense: 'x' }, /dense/],
   [{ ...oneRow, sparse: [1, 2] }, /sparse; found: an array of 2; expected: an entry for each of 5 tables/],
   [{ ...oneRow, sparse: [0.5, 1, 1, 1, 1] }, /sparse\[0\]\[0\]/],
@@ -142,12 +147,37 @@ test('a bad line ends the run with its number, or is answered with its error', a
     assert.is(answer.error !== undefined, i % 2 === 1, JSON.stringify(answer))
     if (answer.error !== undefined) assert.is(answer.line, i + 1)
   }
-  const skipped = await drover(['rank', dcn, '--indices', 'skip'], { input: JSON.stringify(badLines.at(-1)?.[0]) })
+  const outside = JSON.stringify(badLines.at(-1)?.[0])
+  const skipped = await drover(['rank', dcn, '--indices', 'skip'], { input: outside })
   assert.is(skipped.code, 0)
+  assert.match(skipped.err, /^indices out of range: 1 skipped, 0 clamped$/m)
+  const clamped = await drover(['rank', dcn, '--indices', 'clamp', '--json'], { input: `${outside}\n${outside}` })
+  assert.match(clamped.err, /^\{"skippedIndices":0,"clampedIndices":2\}$/m)
+})
+
+test('lines end at line feeds alone, and somewhere', async () => {
+  const id = 'one\u2028line\u2029only\u0085'
+  const good = JSON.stringify({ ...oneRow, id })
+  const [answer] = jsonLines(await output(['rank', dcn], { input: good })) as Answer[]
+  assert.is(answer?.id, id)
+  const endless = await drover(['rank', dcn, '--keep-going'], { input: `${good}\n${'['.repeat(2 ** 24 + 1)}` })
+  assert.is(endless.code, 1)
+  assert.is(jsonLines(endless.out).length, 1, 'what came before is answered')
+  assert.match(endless.err, /^drover: E_FORMAT: line 2 is too long.*standard input/m)
+})
+
+test('a reader that has seen enough does not hide a failure', async () => {
+  const good = `${JSON.stringify(oneRow)}\n`
+  const { code } = await drover(['rank', dcn, '--keep-going'], {
+    input: `{}\n${good.repeat(5000)}`,
+    onOutput: (_, __, closeStdout) => closeStdout(),
+  })
+  assert.is(code, 1)
 })
 
 test('what cannot be read is refused before the model is loaded', async () => {
   await refused(['rank', dcn, '--requests', '/nowhere/requests.jsonl'], /^drover: E_IO: .*\/nowhere\/requests\.jsonl/)
+  await refused(['rank', dcn, '--requests', root], /^drover: E_IO: the requests cannot be read.*a folder/)
   await refused(['rank', '/nowhere'], /^drover: E_IO: /, { input: '{}' })
   await refused(['rank', fixture('llama3-8b-like')], /^drover: E_UNSUPPORTED: .*loadLanguageModel/)
   await refused(['rank', dcn, '--top', '0'], /^drover: E_ARGUMENT: --top/)
@@ -172,6 +202,51 @@ test('inspect shows tables and memory of a recommender', async () => {
   const text = await output(['inspect', join(root, 'test', 'fixtures', 'dlrm-dot'), '--tensors', '--program'])
   assert.match(text, /emb_l\.6 +2003 +20 +f32/)
   assert.match(text, /embedding_bag/)
+  for (const name of ['context', 'sequences', 'kv', 'type'])
+    await refused(
+      ['inspect', dcn, `--${name}`, '2'],
+      new RegExp(`^drover: E_ARGUMENT: --${name} is for language models`),
+    )
+  await refused(
+    ['inspect', join(dcn, 'config.json')],
+    /^drover: E_UNSUPPORTED: a recommender is not planned from its config alone/,
+  )
 })
+
+test('inspect plans what loading converts', () =>
+  withFolder(async (folder) => {
+    interface Planned {
+      conversions: { tables: Record<string, string>; layers: Record<string, string> }
+      plan: {
+        tableBytes: number
+        preparedBytes: number
+        arenaBytes: number
+        convertedBytes: number
+        totalBytes: number
+      }
+    }
+    const stored = join(folder, 'int8')
+    await quantizeModel(dcn, stored, { type: 'int8' })
+    const expected = await outputJson<Planned>(['inspect', stored])
+    assert.equal(expected.conversions, { tables: {}, layers: {} })
+    assert.is(expected.plan.convertedBytes, 0)
+
+    const converted = join(folder, 'converted')
+    cpSync(dcn, converted, { recursive: true })
+    const config = join(converted, 'config.json')
+    const quantization = { tables: 'int8', layers: 'int8' }
+    writeFileSync(config, JSON.stringify({ ...JSON.parse(readFileSync(config, 'utf8')), quantization }))
+    const { conversions, plan } = await outputJson<Planned>(['inspect', converted])
+    assert.is(conversions.tables['t_cat_4'], 'int8')
+    assert.ok(Object.keys(conversions.layers).length > 5)
+    const { convertedBytes, totalBytes, ...same } = plan
+    assert.equal({ ...same, convertedBytes: 0, totalBytes: totalBytes - convertedBytes }, expected.plan)
+    await using recommender = await loadRecommender(converted)
+    assert.is(recommender.memoryUsage()['converted'], convertedBytes)
+    assert.is(recommender.info.tableBytes, plan.tableBytes)
+    const text = await output(['inspect', converted])
+    assert.match(text, /^t_cat_4 .* f32 → int8 /m)
+    assert.match(text, /^converted +5 tables and \d+ layers while loading; /m)
+  }))
 
 test.run()

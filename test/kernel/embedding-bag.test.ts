@@ -214,6 +214,8 @@ test('errors name table, bag, position and value', () => {
   assert.is(thrownBy(() => kernels.embeddingBag(any({ ...plain(3, 2), dtype: 'q8_0' }), good)).code, 'E_ARGUMENT')
   assert.is(thrownBy(() => kernels.embeddingBag({ ...plain(3, 2), shape: [4, 2] }, good)).code, 'E_SHAPE')
   assert.is(thrownBy(() => kernels.embeddingBag({ ...plain(3, 2), stride: 7 }, good)).code, 'E_ARGUMENT')
+  const tall = thrownBy(() => kernels.embeddingBag({ ...plain(3, 2), shape: [2 ** 31, 2] }, good))
+  assert.is(tall.code, 'E_ARGUMENT', 'no 32-bit index would reach its end')
   assert.is(thrownBy(() => kernels.embeddingBag(plain(3, 2), good, any({ pool: 'sum' }))).code, 'E_ARGUMENT')
 })
 

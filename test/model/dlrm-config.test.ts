@@ -195,6 +195,34 @@ test('tensors that do not fit the config are refused by name', async () => {
   }
 })
 
+/** Stores a tensor as float64. */
+const asDoubles =
+  (name: string) =>
+  (tensors: Map<string, Tensor>): void => {
+    const { shape } = tensors.get(name) as Tensor
+    const count = shape.reduce((product, n) => product * n, 1)
+    tensors.set(name, { dtype: 'f64', shape, bytes: new Uint8Array(8 * count) })
+  }
+
+test('quantization: numbers are tables that are not called by numbers', async () => {
+  const { config, tensors } = tinyRecommender({ dense: 3, dim: 4, rows: [6, 9, 5] })
+  await withFolder(async (folder) => {
+    await writeRecommender(
+      folder,
+      { ...config, tables: ['1', 'users', 'items'], quantization: { tables: { 1: 'int8', 2: 'int4' } } },
+      tensors,
+    )
+    const { conversions } = await openRecommender(folder)
+    assert.equal(
+      [...conversions.tables],
+      [
+        [0, 'int8'],
+        [2, 'int4'],
+      ],
+    )
+  })
+})
+
 test('quantization: what is named must be there, and be what it is named', async () => {
   const cases: [string, Config, ((tensors: Map<string, Tensor>) => void)?][] = [
     ['quantization.table', { table: 'int8' }],
@@ -208,6 +236,7 @@ test('quantization: what is named must be there, and be what it is named', async
     ['emb_l.1.weight', { tables: { 1: 'tbe_int8' } }, (all) => all.set('emb_l.1.weight', bytesTensor(9, 7))],
     ['emb_l.1.weight', { tables: { 1: 'f16' } }, (all) => all.set('emb_l.1.weight', bytesTensor(9, 8))],
     ['quantization.tables: emb_l.1', { tables: { 1: 'tbe_int4' } }],
+    ['quantization.layers: bot_l.0', { layers: { 'bot_l.0': 'int8' } }, asDoubles('bot_l.0.weight')],
   ]
   for (const [field, quantization, change] of cases) {
     const error = await opening({ quantization }, change)

@@ -24,7 +24,7 @@ class FakeNet implements Runner {
   #fail: ((error: unknown) => void) | undefined
 
   /** @param manual steps wait for {@link finish}. */
-  constructor(readonly manual = false) {}
+  constructor(public manual = false) {}
 
   run(merged: MergedRows): Promise<Scored> {
     this.steps.push(merged)
@@ -220,7 +220,7 @@ test('a bad index fails its own call, with its place there; its neighbours are a
   assert.is(error?.code, 'E_RANGE')
   assert.is(error?.field, 'request.sparse[0].indices[2]')
   assert.is(error?.found, tableRows)
-  assert.match(error?.message ?? '', /table items, bag 2, position 2/)
+  assert.match(error?.message ?? '', /table items, bag 2, position 0/)
   assert.equal(stats.report(0).failed, { E_RANGE: 1 })
   // The rest ran again together.
   assert.equal(
@@ -342,6 +342,73 @@ test('an idle engine never waits; behind a step, calls are held for others until
   await Promise.all([next, fills])
 })
 
+test('what has been in a step is not held: the rest of a long call, neighbours of a bad one', async () => {
+  const { engine } = engineOf(new FakeNet(), { maxDelayMs: 10_000 })
+  const began = performance.now()
+  assert.equal([...(await engine.score(rowsFrom(0, 20), {}))], scoresFrom(0, 20))
+  const wrong = codeOf(engine.score(rowsFrom(0, 1, tableRows), {}))
+  const good = engine.score(rowsFrom(5, 2), {})
+  assert.is(await wrong, 'E_RANGE')
+  assert.equal([...(await good)], scoresFrom(5, 2))
+  assert.ok(performance.now() - began < 5000)
+})
+
+/** An engine behind whose first step calls are held for a minute. */
+const holding = async () => {
+  const net = new FakeNet(true)
+  const { engine } = engineOf(net, { maxDelayMs: 60_000 })
+  const first = engine.score(rowsFrom(0, 1), {})
+  await turn()
+  const hold = async (): Promise<void> => {
+    net.finish()
+    await first
+    await turn()
+    assert.is(net.steps.length, 1, 'held')
+  }
+  return { net, engine, hold }
+}
+
+test('holding ends with the last call that is held; a call behind it finds an idle engine', async () => {
+  const { net, engine, hold } = await holding()
+  const controller = new AbortController()
+  const held = codeOf(engine.score(rowsFrom(1, 1), { signal: controller.signal }))
+  await hold()
+  controller.abort()
+  const next = engine.score(rowsFrom(2, 1), {})
+  await turn()
+  assert.is(net.steps.length, 2)
+  net.finish()
+  assert.is(await held, 'E_ABORTED')
+  assert.equal([...(await next)], [3])
+})
+
+test('a call is not held beyond its deadline, whether it waits or joins those that are held', async () => {
+  for (const joins of [false, true]) {
+    const { net, engine, hold } = await holding()
+    const call = () => engine.score(rowsFrom(1, 1), { deadlineMs: 250 })
+    let urgent = joins ? engine.score(rowsFrom(2, 1), {}) : call()
+    // A step may take so long, as far as the engine knows.
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    await hold()
+    net.manual = false
+    if (joins) urgent = call()
+    assert.equal([...(await urgent)], [2])
+    assert.is(net.steps[1]?.rows, joins ? 2 : 1)
+  }
+})
+
+test('an engine to which no more calls come holds none', async () => {
+  const { net, engine, hold } = await holding()
+  const held = engine.score(rowsFrom(1, 1), {})
+  await hold()
+  const drained = engine.drained()
+  await turn()
+  assert.is(net.steps.length, 2)
+  net.finish()
+  assert.equal([...(await held)], [2])
+  await drained
+})
+
 test('closing ends what waits and runs, and what comes later', async () => {
   const net = new FakeNet(true)
   const { engine } = engineOf(net, { maxDelayMs: 1000 })
@@ -392,12 +459,38 @@ test('an error of the device ends the calls of its step and nothing else', async
   assert.equal([...(await next)], [2])
 })
 
-test('no rows at all are answered at once; synchronous calls are cut as well', async () => {
+test('memory that a step does not get ends its calls and nothing else', async () => {
   const net = new FakeNet()
   const { engine } = engineOf(net)
+  const refuse = (): never => {
+    throw new RangeError('Array buffer allocation failed')
+  }
+  const [plain] = rowsFrom(0, 1).bags as [OwnRequest['bags'][number]]
+  const large: OwnRequest = {
+    ...rowsFrom(0, 1),
+    bags: [Object.defineProperty({ ...plain }, 'indices', { get: refuse })],
+  }
+  const merging = [engine.score(large, {}), engine.score(rowsFrom(1, 1), {})].map(codeOf)
+  assert.equal(await Promise.all(merging), ['E_MEMORY', 'E_MEMORY'])
+  net.runSync = (merged) => {
+    const scored = FakeNet.prototype.runSync.call(net, merged)
+    return { ...scored, scores: Object.assign(scored.scores, { slice: refuse }) }
+  }
+  const answering = [1, 2].map((i) => codeOf(engine.score(rowsFrom(i, 1), {})))
+  assert.equal(await Promise.all(answering), ['E_MEMORY', 'E_MEMORY'])
+  net.runSync = FakeNet.prototype.runSync
+  assert.equal([...(await engine.score(rowsFrom(3, 2), {}))], scoresFrom(3, 2))
+  assert.is(engine.inFlight, 0)
+})
+
+test('no rows at all are answered at once; synchronous calls are cut as well', async () => {
+  const net = new FakeNet()
+  const { engine, stats } = engineOf(net)
   assert.is((await engine.score(rowsFrom(0, 0), {})).length, 0)
   assert.is(engine.scoreSync(rowsFrom(0, 0)).length, 0)
   assert.equal([...engine.scoreSync(rowsFrom(0, 21))], scoresFrom(0, 21))
+  const { requests, rows, latencyMs } = stats.report(0)
+  assert.equal([requests, rows, latencyMs.count], [3, 21, 3])
   const bad = rowsFrom(0, 20)
   ;(bad.bags[0] as { indices: Int32Array }).indices[13] = 1000
   assert.throws(
@@ -405,6 +498,10 @@ test('no rows at all are answered at once; synchronous calls are cut as well', a
     (error: DroverError) => error.code === 'E_RANGE' && error.field === 'request.sparse[0].indices[13]',
   )
   assert.is(net.steps.length, 0)
+  net.runSync = () => {
+    throw new Error('lightning')
+  }
+  assert.throws(() => engine.scoreSync(bad), /lightning/)
 })
 
 test.run()

@@ -3,7 +3,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { DroverError } from '../../lib/errors.js'
 import { Pace } from '../../lib/format/file.js'
-import { Distance, LogLoss, RankStatistic } from '../../lib/recommend/metrics.js'
+import { Distance, LogLoss, RankStatistic, relativeChange } from '../../lib/recommend/metrics.js'
 import { randomSource } from '../support.js'
 
 const aucOf = (scores: readonly number[], labels: readonly number[]): Promise<number> => {
@@ -124,6 +124,12 @@ test('log loss and normalised entropy by hand', () => {
   const clamped = new LogLoss(0.01)
   clamped.add([1000, -1000], [0, 0])
   assert.ok(Math.abs(clamped.mean + (Math.log(0.01) + Math.log(0.99)) / 2) < 1e-14)
+})
+
+test('relative changes, also of nothing', () => {
+  assert.is(relativeChange(2, 1.5), -0.25)
+  assert.is(relativeChange(0, 0), 0)
+  assert.is(relativeChange(0, 1), Number.POSITIVE_INFINITY)
 })
 
 test('SQNR and the largest error by hand', () => {

@@ -130,8 +130,9 @@ test('a bad request fails alone, and says where it is wrong', () =>
     const good = Array.from({ length: 8 }, () => randomRequest(random, tiny, 4))
     const wanted = await Promise.all(good.map((request) => recommender.score(request)))
     const bad = randomRequest(random, tiny, 30)
-    const indices = bad.sparse[2]?.indices as Int32Array
+    const { indices, offsets } = bad.sparse[2] as { indices: Int32Array; offsets: Int32Array }
     const position = indices.length - 1
+    const start = offsets.findLast((offset) => offset <= position) as number
     indices[position] = 1000
     const mixed = [...good, bad]
     const results = await Promise.allSettled(mixed.map((request) => recommender.score(request)))
@@ -143,7 +144,7 @@ test('a bad request fails alone, and says where it is wrong', () =>
     assert.is(error.code, 'E_RANGE')
     assert.is(error.field, `request.sparse[2].indices[${position}]`)
     assert.is(error.found, 1000)
-    assert.match(error.message, new RegExp(`table emb_l\\.2, bag \\d+, position ${position}`))
+    assert.match(error.message, new RegExp(`table emb_l\\.2, bag \\d+, position ${position - start};`))
     assert.throws(
       () => recommender.scoreSync(bad),
       (thrown: DroverError) => thrown.code === 'E_RANGE' && thrown.field === error.field,
@@ -188,6 +189,9 @@ test('mapped and prepared tables give the same; memory is told apart', () =>
     assert.ok((mapped.memoryUsage()['mapped'] ?? 0) >= tableBytes)
     assert.ok(mapped.info.residentBytes > 0 && mapped.info.residentBytes <= tableBytes + 2 * 4096 * 4)
     assert.is(prepared.info.residentBytes, 0)
+    const { info } = mapped
+    await mapped.close()
+    assert.is(info.residentBytes, 0, 'what is kept can be read later')
   }))
 
 test('info', () =>
@@ -214,7 +218,10 @@ test('what is converted while loading is told, and counts', () =>
       )
       const rows = 100 + 1000 + 20000
       assert.is(tables[3]?.bytes, 20000 * 20)
-      assert.ok((recommender.memoryUsage()['converted'] ?? 0) >= rows * 20)
+      const { tables: inTables = 0, converted } = recommender.memoryUsage()
+      assert.ok(inTables >= rows * 20 + 7 * 12 * 4)
+      // Codes and scales of the layers 5-8-12 and 22-16-1; tables are counted once.
+      assert.is(converted, 8 * 5 + 12 * 8 + 16 * 22 + 16 + 4 * (8 + 12 + 16 + 1))
       await isRefused('E_MEMORY', loadRecommender(folder, { memoryBudget: rows * 20 }))
     },
   ))
@@ -248,6 +255,29 @@ test('a budget: tables stay mapped when copies would not fit, or the load is ref
     })
     await two.swap(folder)
     assert.is(two.stats().swaps, 1)
+  }))
+
+test('copies that do not fit after all leave the tables mapped', () =>
+  withTiny({ ...tiny, rows: [200_000] }, async (folder) => {
+    const { found } = await refusal(loadRecommender(folder, { memoryBudget: 1 << 20, tables: 'prepared' }))
+    const memoryBudget = (found as number) - 1
+    await isRefused('E_MEMORY', loadRecommender(folder, { memoryBudget, tables: 'prepared' }))
+    await using tight = await loadRecommender(folder, { memoryBudget })
+    assert.is(tight.info.tablePlacement, 'mapped')
+    assert.is(tight.scoreSync(randomRequest(randomSource(2), { dense: 5, rows: [200_000] }, 3)).length, 3)
+  }))
+
+test('options are those of the call, and memory can be asked for at any time, whatever is exchanged', () =>
+  withTiny(tiny, async (folder) => {
+    const options: RecommenderOptions = { maxBatch: 64 }
+    await using recommender = await loadRecommender(folder, options)
+    options.maxBatch = -1
+    await recommender.swap(folder)
+    for (let i = 0; i < 50; i++) {
+      recommender.memoryUsage()
+      await undefined
+    }
+    assert.is(recommender.info.maxBatch, 64)
   }))
 
 test('hot swap: calls in flight get the old version, later ones the new, and nobody fails', () =>
@@ -347,6 +377,17 @@ test('abort and deadline of a call', () =>
     })
     assert.is(scores.length, 20)
     assert.is(recommender.stats().inFlight, 0)
+  }))
+
+test('a request that is refused anyway is not looked at', () =>
+  withRecommender({}, async (recommender) => {
+    const request = {
+      get dense(): Float32Array {
+        throw new Error('looked at')
+      },
+      sparse: [],
+    }
+    await isRefused('E_ABORTED', recommender.score(request, { signal: AbortSignal.abort() }))
   }))
 
 test('options are checked', () =>

@@ -145,6 +145,9 @@ test('an index that 32 bits do not hold is named, or left to the policy', () => 
   assert.is(error.field, 'request.sparse[1].indices[1]')
   assert.is(error.found, -(1n << 40n))
   assert.match(error.message, /table history, bag 0, position 1/)
+  const second = withHistory({ indices: BigInt64Array.of(1n, 2n, 1n << 33n), offsets: Int32Array.of(0, 1, 3) })
+  assert.is(refusal(second).field, 'request.sparse[1].indices[2]')
+  assert.match(refusal(second).message, /table history, bag 1, position 1/, 'counted within the bag')
   for (const policy of ['skip', 'clamp'] as const) {
     const { bags } = copyRequest(request, { ...shape, policy })
     assert.equal([...(bags[1]?.indices ?? [])], [1, -(2 ** 31), 2 ** 31 - 1], policy)
@@ -176,6 +179,51 @@ test('getters and proxies are asked once', () => {
   }
   const strange = { dense: new Float32Array(4), sparse: [{ ...sparse[0], indices: Strange.of(1, 2) }, sparse[1]] }
   assert.equal([...(copyRequest(strange, shape).bags[0]?.indices ?? [])], [1, 2])
+})
+
+test('long lists in the wrong place are told by kind and length', () => {
+  const { dense, sparse } = valid()
+  const numbers = new Array(1_000_000).fill(1)
+  for (const [field, found, request] of [
+    ['request', 'Float32Array of 4000000 bytes', new Float32Array(1_000_000)],
+    ['request', 'an array of 1000000 entries', numbers],
+    ['request.sparse[0]', 'Int32Array of 4000000 bytes', { dense, sparse: [new Int32Array(1_000_000), sparse[1]] }],
+    ['request.sparse[0]', 'an array of 1000000 entries', { dense, sparse: [numbers, sparse[1]] }],
+  ]) {
+    const error = refusal(request)
+    assert.is(error.field, field)
+    assert.is(error.found, found)
+  }
+})
+
+test('messages show the beginning of a value, and look at no more of it', () => {
+  let looks = 0
+  const item = {
+    toJSON: () => {
+      looks++
+      return 'x'
+    },
+  }
+  const rows = new Array(1000).fill(new Array(1000).fill(item))
+  const { message } = new DroverError('E_ARGUMENT', 'no', { found: { rows } })
+  assert.match(message, /found: \{"rows":\[\["x","x",.*…$/)
+  assert.ok(message.length < 300)
+  assert.ok(looks < 1000, `${looks}`)
+  assert.match(
+    new DroverError('E_ARGUMENT', 'no', { found: new Int32Array(9) }).message,
+    /found: Int32Array of 36 bytes$/,
+  )
+  assert.match(new DroverError('E_ARGUMENT', 'no', { found: [1, 'a', null] }).message, /found: \[1,"a",null\]$/)
+})
+
+test('memory that a copy does not get', () => {
+  const request = {
+    get dense(): Float32Array {
+      throw new RangeError('Array buffer allocation failed')
+    },
+    sparse: [],
+  }
+  assert.is(refusal(request).code, 'E_MEMORY')
 })
 
 test('values that refuse to be text are refused all the same', () => {

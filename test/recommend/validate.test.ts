@@ -1,4 +1,5 @@
 /** A recommender in two precisions over labelled requests: figures that can be computed otherwise, choices that hold. */
+import { execFileSync } from 'node:child_process'
 import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -254,6 +255,38 @@ test('integers of the files without their source: only what their activations lo
     await refused('E_ARGUMENT', tables, { data }, /the model that this one was made from/)
   }))
 
+test('tables of floats beside layers of integers: a choice rounds activations on both sides', () =>
+  withFolder(async (folder) => {
+    const model = join(folder, 'model')
+    await quantizeModel(dishes, model, { type: 'f32', layers: 'int8' })
+    const plain = await validateRecommender(model, { data, type: 'int4' })
+    assert.is(plain.reference.activations, 'f32')
+    const { reference, layers, choice } = await validateRecommender(model, {
+      data,
+      type: 'int4',
+      choose: true,
+      budget: 0,
+    })
+    assert.is(reference.activations, 'auto')
+    assert.is(layers[0]?.sqnr, Number.POSITIVE_INFINITY, 'what has no table before it is equal')
+    assert.equal([...new Set(choice?.parts.map(({ kind }) => kind))], ['table'])
+    assert.ok((choice?.change.relativeNormalizedEntropy ?? 1) <= 0)
+  }))
+
+test('layers alone leave tables as they are', () =>
+  withFolder(async (folder) => {
+    const model = join(folder, 'model')
+    cpSync(dishes, model, { recursive: true })
+    const tables = { default: 'f32', tags: 'int4' }
+    writeFileSync(join(model, 'config.json'), JSON.stringify({ ...readConfig(dishes), quantization: { tables } }))
+    const told = await validateRecommender(model, { data, layers: 'f16' })
+    assert.equal(told.result.quantization, { tables, layers: { default: 'f16' } })
+    const against = await validateRecommender(dishes, { data, against: model, layers: 'f16' })
+    assert.equal(against.result.quantization, { tables: { default: 'f32' }, layers: { default: 'f16' } })
+    const silent = await validateRecommender(dishes, { data, layers: 'f16' })
+    assert.equal(silent.result.quantization, { tables: { default: 'int8' }, layers: { default: 'f16' } })
+  }))
+
 test('DCNv2: cross layers by name', () =>
   withFolder(async (folder) => {
     const model = fixture('dlrm-dcnv2')
@@ -378,13 +411,20 @@ test('what cannot be judged is refused, with the line', () =>
     changed(({ dense }) => {
       ;(dense as number[][])[1]![2] = 'inf' as unknown as number
     })
-    await refused('E_RANGE', dishes, options, /line 2: bottom\.0/)
+    await refused('E_FORMAT', dishes, options, /line 2: dense\[1\]\[2\]/)
+    changed(({ dense }) => {
+      ;(dense as number[][])[1]!.fill(3e38)
+    })
+    await refused('E_RANGE', dishes, options, /not finite.*line 2: /)
     await refused('E_RANGE', dishes, { ...options, choose: true }, /not finite/)
     changed(({ sparse }) => {
       ;(sparse as unknown[])[0] = 240
     })
     await refused('E_RANGE', dishes, options, /line 2 is refused.*sparse\[0\]\.indices\[0\]; found: 240/)
-    assert.is((await validateRecommender(dishes, { ...options, indices: 'skip' })).rows, 80)
+    const skipping = await validateRecommender(dishes, { ...options, indices: 'skip' })
+    assert.equal([skipping.rows, skipping.skippedIndices, skipping.clampedIndices], [80, 40, 0])
+    const clamping = await validateRecommender(dishes, { ...options, indices: 'clamp' })
+    assert.equal([clamping.skippedIndices, clamping.clampedIndices], [0, 40])
     for (const label of [0, 1]) {
       const request = JSON.parse(first)
       writeFileSync(file, JSON.stringify({ ...request, label: request.label.map(() => label) }))
@@ -395,7 +435,10 @@ test('what cannot be judged is refused, with the line', () =>
     writeFileSync(file, `{"dense": [${'0,'.repeat(2 ** 23)}0]}`)
     await refused('E_FORMAT', dishes, options, /line 1 is too long/)
     await refused('E_IO', dishes, { data: join(folder, 'nowhere') }, /nowhere/)
-    await refused('E_IO', dishes, { data: folder }, /labelled requests cannot be read/)
+    await refused('E_IO', dishes, { data: folder }, /labelled requests cannot be read.*a folder/)
+    const pipe = join(folder, 'pipe')
+    execFileSync('mkfifo', [pipe])
+    await refused('E_IO', dishes, { data: pipe }, /labelled requests cannot be read.*a regular file/)
     await refused('E_IO', join(folder, 'nowhere'), { data })
     await refused('E_UNSUPPORTED', fixture('llama3-8b-like'), { data })
     await refused('E_SHAPE', dishes, { data, against: fixture('dlrm-dot') }, /not of one shape/)

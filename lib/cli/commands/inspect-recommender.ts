@@ -5,7 +5,8 @@ import { type OpenedRecommender, openRecommender, programOf } from '../../model/
 import { disassemble } from '../../program/disassemble.js'
 import { planProgram } from '../../program/plan.js'
 import { defaults } from '../../recommend/options.js'
-import type { Arguments } from '../command.js'
+import { plannedParts } from '../../recommend/planned-parts.js'
+import { type Arguments, usageError } from '../command.js'
 import { bytes, count, json, line, table } from '../output.js'
 
 const shapeOf = (config: RecommenderConfig): Record<string, unknown> => {
@@ -13,28 +14,50 @@ const shapeOf = (config: RecommenderConfig): Record<string, unknown> => {
   return { ...rest, tables: tables.length }
 }
 
-const tableRows = ({ tables }: OpenedRecommender): string[][] => [
+const tableRows = ({ tables, conversions }: OpenedRecommender): string[][] => [
   ['table', 'rows', 'dim', 'format', 'size'],
-  ...tables.map(({ name, rows, cols, format, bytes: size }) => [name, count(rows), `${cols}`, format, bytes(size)]),
+  ...tables.map(({ name, rows, cols, format, bytes: size }, i) => {
+    const to = conversions.tables.get(i)
+    return [name, count(rows), `${cols}`, to === undefined ? format : `${format} → ${to}`, bytes(size)]
+  }),
+]
+
+/** Options of plans of language models. */
+const foreign = ['context', 'sequences', 'kv', 'type'] as const
+
+/** Formats by name that loading converts tables and layers into. */
+const conversionsOf = ({ config, conversions: { tables, layers } }: OpenedRecommender) => ({
+  tables: Object.fromEntries([...tables].map(([i, format]) => [config.tables[i]?.name as string, format])),
+  layers: Object.fromEntries(layers),
+})
+
+const convertedRow = ({ conversions: { tables, layers } }: OpenedRecommender, size: number): string[] => [
+  'converted',
+  `${tables.size} tables and ${layers.size} layers while loading; ${bytes(size)} of layers stay`,
 ]
 
 export const inspectRecommender = async (path: string, args: Arguments): Promise<void> => {
+  const given = foreign.find((name) => args.text(name) !== undefined)
+  if (given !== undefined)
+    throw usageError(`--${given} is for language models`, 'a recommender is planned in the formats of its folder')
   const opened = await openRecommender(path)
-  const { config, tables, tensors, parameters, weightTypes, weightBytes } = opened
+  const { config, tables, tensors, parameters, weightTypes, weightBytes, conversions } = opened
+  const { parts, convertedBytes } = plannedParts(opened)
   const maxBatch = defaults.maxBatch
-  const program = programOf(cpuDevice.layout, config, opened, {
+  const program = programOf(cpuDevice.layout, config, parts, {
     maxRows: maxBatch,
     activations: 'auto',
     tables: 'mapped',
   })
   const planned = planProgram(program, cpuDevice.layout)
-  const tableBytes = tables.reduce((sum, { bytes: size }) => sum + size, 0)
+  const tableBytes = parts.tables.reduce((sum, { bytes: size }) => sum + size, 0)
   const plan = {
     maxBatch,
     tableBytes,
     preparedBytes: planned.preparedBytes,
     arenaBytes: planned.arenaBytes,
-    totalBytes: tableBytes + planned.preparedBytes + planned.arenaBytes,
+    convertedBytes,
+    totalBytes: tableBytes + planned.preparedBytes + planned.arenaBytes + convertedBytes,
     ops: program.ops.length,
   }
   const listing = (): string => disassemble(program, cpuDevice.layout, planned)
@@ -52,6 +75,7 @@ export const inspectRecommender = async (path: string, args: Arguments): Promise
       parameters,
       weightTypes,
       weightBytes,
+      conversions: conversionsOf(opened),
       ...(args.flag('tensors') ? { tensors } : {}),
       plan,
       ...(args.flag('program') ? { program: listing().trimEnd().split('\n') } : {}),
@@ -69,7 +93,8 @@ export const inspectRecommender = async (path: string, args: Arguments): Promise
       ['tables', `${bytes(tableBytes)}, copied to memory, or mapped`],
       ['layers', bytes(planned.preparedBytes)],
       ['activations', `${bytes(planned.arenaBytes)} for steps of ${maxBatch} rows`],
-      ['total', bytes(plan.totalBytes)],
+      ...(conversions.tables.size + conversions.layers.size === 0 ? [] : [convertedRow(opened, convertedBytes)]),
+      ['total', `${bytes(plan.totalBytes)}, and some scratch per thread`],
       ['ops', String(plan.ops)],
     ]),
   )

@@ -4,8 +4,9 @@ import { extname } from 'node:path'
 import { cpuDevice } from '../../device/cpu.js'
 import { DroverError } from '../../errors.js'
 import type { GgufValue } from '../../format/gguf.js'
+import { isRecommender } from '../../model/dlrm-config.js'
 import type { LlamaConfig } from '../../model/llama.js'
-import { type OpenedModel, openConfig, openModel } from '../../model/open.js'
+import { type OpenedModel, openConfig, openDescription, openModel } from '../../model/open.js'
 import { isRecommenderFolder } from '../../model/open-recommender.js'
 import { describePlan, type MemoryPlan } from '../../model/plan.js'
 import { disassemble } from '../../program/disassemble.js'
@@ -22,7 +23,16 @@ const shown = (value: GgufValue): unknown => (typeof value === 'object' ? `[${va
 const openEither = async (path: string): Promise<{ opened?: OpenedModel; config: LlamaConfig }> => {
   const names = await readdir(path).catch(() => undefined)
   const alone = names === undefined ? extname(path) === '.json' : !names.some((name) => /\.safetensors\b/.test(name))
-  if (alone) return { config: await openConfig(path) }
+  if (alone) {
+    const { config } = await openDescription(path)
+    if (isRecommender(config)) {
+      throw new DroverError('E_UNSUPPORTED', 'a recommender is not planned from its config alone', {
+        file: path,
+        hint: 'give the folder with its weights: which formats they have is not in the config',
+      })
+    }
+    return { config: await openConfig(path) }
+  }
   const opened = await openModel(path)
   return { opened, config: opened.config }
 }
@@ -44,7 +54,7 @@ export const inspect: Command = {
   name: 'inspect',
   usage: 'MODEL',
   summary:
-    'What a model file or folder holds, and what it takes in memory. A config.json alone, or its folder, gives the plan.',
+    'What a model file or folder holds, and what it takes in memory. A config.json of a language model alone, or its folder, gives the plan.',
   options: {
     context: { type: 'string', value: 'N', help: 'plan for this many positions; default: the model’s own' },
     sequences: { type: 'string', value: 'N', help: 'plan for this many sequences; default 1' },

@@ -1,12 +1,14 @@
 /** `drover rank`: scores of requests from a file or from standard input. */
 import { createReadStream } from 'node:fs'
-import { createInterface } from 'node:readline'
+import type { Readable } from 'node:stream'
 import { DroverError } from '../../errors.js'
+import { isFolder } from '../../format/file.js'
 import { atLine, parseRequestLine, type RequestLine } from '../../recommend/jsonl.js'
+import { linesOf } from '../../recommend/lines.js'
 import type { RecommenderOptions } from '../../recommend/options.js'
 import { loadRecommender, type Recommender } from '../../recommend/recommender.js'
 import { type Arguments, type Command, usageError } from '../command.js'
-import { json, progress } from '../output.js'
+import { json, noteOutOfRange, progress } from '../output.js'
 
 /** Requests in flight at once: enough to fill steps, few enough to forget. */
 const inFlight = 64
@@ -93,27 +95,33 @@ export const rank: Command = {
     if (file === '-' && process.stdin.isTTY)
       throw usageError('requests are needed', 'give --requests FILE, or pipe them in')
     // Before a model is loaded for it.
-    const input = file === '-' ? process.stdin : createReadStream(file)
-    const opened = new Promise<void>((resolve, reject) => {
-      if (file === '-') resolve()
-      input.once('open', () => resolve())
-      input.once('error', (cause: unknown) =>
-        reject(new DroverError('E_IO', 'the requests cannot be read', { file, cause })),
-      )
-    })
-    await opened
+    const input = file === '-' ? process.stdin : await openRequests(file)
     const recommender = await load(path, args)
     try {
       await answerAll(recommender, input, file === '-' ? 'standard input' : file, top, args.flag('keep-going'))
+      noteOutOfRange(recommender.stats(), args.flag('json'))
     } finally {
       await recommender.close()
     }
   },
 }
 
+/** A file or a pipe. Throws E_IO. */
+const openRequests = async (file: string): Promise<Readable> => {
+  const failed = (details: { found?: string; cause?: unknown }): DroverError =>
+    new DroverError('E_IO', 'the requests cannot be read', { file, ...details, expected: 'a file of requests' })
+  if (await isFolder(file)) throw failed({ found: 'a folder' })
+  const input = createReadStream(file)
+  await new Promise<void>((resolve, reject) => {
+    input.once('open', () => resolve())
+    input.once('error', (cause: unknown) => reject(failed({ cause })))
+  })
+  return input
+}
+
 const answerAll = async (
   recommender: Recommender,
-  input: NodeJS.ReadableStream,
+  input: Readable,
   file: string,
   top: number | undefined,
   keepGoing: boolean,
@@ -134,14 +142,24 @@ const answerAll = async (
       process.exitCode = 1
     }
   }
-  let line = 0
-  for await (const text of createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })) {
-    line++
+  const writeAll = async (): Promise<void> => {
+    while (queue.length > 0) await writeFirst()
+  }
+  /** What comes before a line that cannot be read is answered. */
+  async function* lines() {
+    try {
+      yield* linesOf(input, file)
+    } catch (error) {
+      await writeAll()
+      throw error
+    }
+  }
+  for await (const { text, line } of lines()) {
     if (text.trim() === '') continue
     const pending = answer(text, line)
     pending.catch(() => {}) // heard of when its turn comes
     queue.push({ line, answer: pending })
     if (queue.length >= inFlight) await writeFirst()
   }
-  while (queue.length > 0) await writeFirst()
+  await writeAll()
 }

@@ -6,7 +6,7 @@ import { decibels, errorText, formatIn, percentText, reportHtml } from '../../re
 import { validateRecommender } from '../../recommend/validate.js'
 import type { ValidatedNet, ValidateOptions, ValidationChoice, ValidationReport } from '../../recommend/validation.js'
 import { type Arguments, type Command, usageError } from '../command.js'
-import { json, line, note, progress, table, toJson } from '../output.js'
+import { json, line, note, noteOutOfRange, progress, table, toJson } from '../output.js'
 
 const texts = { against: 'against', type: 'type', layers: 'layers', output: 'output', indices: 'indices' } as const
 
@@ -88,7 +88,7 @@ const show = (report: ValidationReport): void => {
   if (choice !== undefined) showChoice(choice)
 }
 
-const showChoice = ({ parts, kept, budget, output, result }: ValidationChoice): void => {
+const showChoice = ({ parts, kept, budget, output, result, change }: ValidationChoice): void => {
   line()
   line(
     table([
@@ -102,7 +102,9 @@ const showChoice = ({ parts, kept, budget, output, result }: ValidationChoice): 
     ]),
   )
   line()
-  line(`NE within ${(budget * 100).toFixed(4)} %: ${kept.length} of ${parts.length} parts keep their precision`)
+  const isWithin = change.relativeNormalizedEntropy <= budget
+  const outcome = `${isWithin ? 'within' : 'not within'} ${(budget * 100).toFixed(4)} %`
+  line(`NE ${outcome}: ${kept.length} of ${parts.length} parts keep their precision`)
   line(output === undefined ? `"quantization": ${toJson(result.quantization)}` : `written: ${output}`)
 }
 
@@ -123,7 +125,7 @@ export const validate: Command = {
     layers: {
       type: 'string',
       value: 'TYPE',
-      help: `judge layers as ${layerFormats.join(', ')}; default: as the tables, or int8`,
+      help: `judge layers as ${layerFormats.join(', ')}; default: as --type, or as the config says`,
     },
     choose: { type: 'boolean', help: 'find what must keep its precision' },
     budget: {
@@ -169,9 +171,11 @@ export const validate: Command = {
       }
       if (args.flag('json')) json(report)
       else show(report)
-      const { relativeNormalizedEntropy: change } = report.change
-      if (options.choose || options.budget === undefined || change <= options.budget) return
-      note(`NE has grown by ${percentText(change)}, more than ${(options.budget * 100).toFixed(4)} %`)
+      noteOutOfRange(report, args.flag('json'))
+      const { relativeNormalizedEntropy: change } = (report.choice ?? report).change
+      const { budget } = report.choice ?? options
+      if (budget === undefined || change <= budget) return
+      note(`NE has grown by ${percentText(change)}, more than ${(budget * 100).toFixed(4)} %`)
       process.exitCode = 1
     } catch (error) {
       if (!stop.signal.aborted) throw error
