@@ -1,5 +1,5 @@
 /** Bags in a step, tables in a program: their words, what they cost, where the rows lie. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'uvu'
@@ -202,6 +202,7 @@ test('tables are copied also where prepared weights come from a file', () =>
       const out = b.linear('out', b.embeddingBag('bags', [table], { pooling: 'sum', placement: 'copied' }), weight)
       b.output('out', out)
       const preparedCache = join(folder, 'cache')
+      mkdirSync(preparedCache, { recursive: true })
       const program = cpuDevice.loadSync(b.finish(), [{ path, bytes: values.byteLength }], { preparedCache })
       program.runSync(bagStep(1, [{ indices: i32(3, 49), offsets: i32(0, 2) }]))
       const result = program.read(out.index, 0, 1)
