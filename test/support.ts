@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
+import { DroverError } from '../lib/errors.js'
 
 export const root = join(__dirname, '..')
 
@@ -13,6 +14,30 @@ export const shared = (path: string): string | undefined => {
   const full = join(root, '..', 'shared', path)
   return existsSync(full) ? full : undefined
 }
+
+const refusal = (error: unknown): DroverError => {
+  assert.instance(error, DroverError, 'a refusal was expected')
+  return error as DroverError
+}
+
+/** The DroverError that a call throws. */
+export const thrownBy = (body: () => unknown): DroverError => {
+  try {
+    body()
+  } catch (error) {
+    return refusal(error)
+  }
+  return refusal(undefined)
+}
+
+/** The DroverError that a promise is rejected with. */
+export const rejectionOf = async (promise: Promise<unknown>): Promise<DroverError> =>
+  refusal(
+    await promise.then(
+      () => undefined,
+      (error: unknown) => error,
+    ),
+  )
 
 export interface Difference {
   worst: number

@@ -40,8 +40,10 @@ test('names of rows are as many as rows', () => {
 test('requests have rows of one length, indices of their tables and the names of their dishes', () => {
   const rows: number[] = config.arch_embedding_size
   const dishes = config.tables.indexOf('dish')
-  for (const { id, items, dense, sparse, label, preference, likes } of requests) {
+  assert.is(requests.length, 40)
+  for (const { id, items, dense, sparse, label, preference, likes, dislikes } of requests) {
     const batch = items.length
+    assert.is(batch, 40)
     for (const list of [dense, label, preference, ...sparse]) assert.is(list.length, batch)
     for (const row of dense) assert.is(row.length, config.arch_mlp_bot[0])
     assert.is(sparse.length, rows.length)
@@ -54,7 +56,7 @@ test('requests have rows of one length, indices of their tables and the names of
       items,
       (sparse[dishes] as number[][]).map(([dish]) => config.names.dish[dish as number]),
     )
-    for (const tag of likes) assert.ok(config.names.tags.includes(tag), tag)
+    for (const tag of [...likes, ...dislikes]) assert.ok(config.names.tags.includes(tag), tag)
   }
 })
 

@@ -346,7 +346,9 @@ test('help names the subsets, by way of bench:peers too; an unknown subset is re
   assert.is(help.status, 0, help.stderr)
   assert.match(help.stdout, /bench:peers -- recommend/)
   assert.match(help.stdout, /^\/\/ twenty: /m)
-  assert.is(node(join(folder, 'recommend.mjs'), '--subset', 'none').status, 1)
+  const unknown = node(join(folder, 'recommend.mjs'), '--subset', 'none')
+  assert.is(unknown.status, 1)
+  assert.match(unknown.stdout, /^\/\/ twenty: /m, 'it says which there are')
 })
 
 test.run()

@@ -8,18 +8,9 @@ import { readGguf } from '../../lib/format/gguf.js'
 import { entryOf, type GgufEntry, writeGguf } from '../../lib/format/gguf-writer.js'
 import { readSafetensors } from '../../lib/format/safetensors.js'
 import { type SafetensorsEntry, SafetensorsWriter } from '../../lib/format/safetensors-writer.js'
-import { DroverError, loadLanguageModel, quantizeModel } from '../../lib/index.js'
+import { loadLanguageModel, quantizeModel } from '../../lib/index.js'
 import { storiesPath, withFolder } from '../cli/run.js'
-import { randomSource } from '../support.js'
-
-const refusal = (promise: Promise<unknown>): Promise<DroverError> =>
-  promise.then(
-    () => assert.unreachable() as never,
-    (error: unknown) => {
-      assert.ok(error instanceof DroverError, String(error))
-      return error
-    },
-  )
+import { randomSource, rejectionOf } from '../support.js'
 
 /** stories260K in two parts; paths of both. */
 const writeSplit = async (folder: string): Promise<[string, string]> => {
@@ -50,7 +41,7 @@ test('no part of a split source is replaced', async () => {
     const paths = await writeSplit(folder)
     const before = paths.map((path) => readFileSync(path))
     for (const path of paths) {
-      const error = await refusal(quantizeModel(paths[0], path, { type: 'q8_0' }))
+      const error = await rejectionOf(quantizeModel(paths[0], path, { type: 'q8_0' }))
       assert.equal([error.code, error.field, error.found], ['E_ARGUMENT', 'output', path])
     }
     assert.equal(readdirSync(folder).length, 2)
@@ -132,7 +123,7 @@ test('the row of a weight that cannot be stored is named, whatever slice it is i
     bytes.writeFloatLE(Number.NaN, bytes.length - 4)
     writeFileSync(file, bytes)
     for (const type of ['int8', 'int4', 'fp8']) {
-      const { code, field, found } = await refusal(quantizeModel(folder, join(folder, 'out'), { type }))
+      const { code, field, found } = await rejectionOf(quantizeModel(folder, join(folder, 'out'), { type }))
       assert.equal([code, field, found], ['E_RANGE', upName, `in row ${intermediate - 1}`], type)
     }
     assert.equal(readdirSync(folder).sort(), ['config.json', 'model.safetensors'])
@@ -157,7 +148,7 @@ test('rows that are too long are refused in folders, too', async () => {
     const writer = await SafetensorsWriter.create(join(folder, 'model.safetensors'), [entry])
     await writer.write('wide', new Uint8Array(2 * (2 ** 24 + 1)))
     await writer.finish()
-    const { code, field } = await refusal(quantizeModel(folder, join(folder, 'out'), { type: 'int8' }))
+    const { code, field } = await rejectionOf(quantizeModel(folder, join(folder, 'out'), { type: 'int8' }))
     assert.equal([code, field], ['E_UNSUPPORTED', 'wide'])
     assert.not.ok(readdirSync(folder).includes('out'))
   })

@@ -4,7 +4,6 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { quantizeModel } from '../../lib/convert/quantize.js'
-import type { DroverError } from '../../lib/errors.js'
 import { openRecommender } from '../../lib/model/open-recommender.js'
 import { loadRecommender } from '../../lib/recommend/recommender.js'
 import { asWords, readStored, storedTensor } from '../format/stored.js'
@@ -17,18 +16,10 @@ import {
   withTiny,
   writeRecommender,
 } from '../recommend/folders.js'
-import { fixture, randomSource, root } from '../support.js'
+import { fixture, randomSource, rejectionOf, root } from '../support.js'
 
 const dot = fixture('dlrm-dot')
 const dcn = fixture('dlrm-dcnv2')
-
-const refusal = (promise: Promise<unknown>): Promise<DroverError> =>
-  promise.then(
-    () => {
-      throw new Error('a refusal was expected')
-    },
-    (error: DroverError) => error,
-  )
 
 test('tables are the bytes that FBGEMM and PyTorch write', async () => {
   const expected = await readStored(`${dot}/expected.safetensors`)
@@ -126,7 +117,7 @@ test('what the config names for single tables and layers stays; shards stay shar
       readFileSync(join(again, 'model-00001-of-00003.safetensors')),
       readFileSync(join(output, 'model-00001-of-00003.safetensors')),
     )
-    const error = await refusal(quantizeModel(output, join(folder, 'other'), { type: 'int4' }))
+    const error = await rejectionOf(quantizeModel(output, join(folder, 'other'), { type: 'int4' }))
     assert.is(error.code, 'E_FORMAT')
     assert.is(error.field, 'emb_l.0.weight')
   }))
@@ -152,7 +143,7 @@ test('what cannot be written is refused, and nothing is left behind', () =>
       ['E_ARGUMENT', 'output', () => quantizeModel(folder, folder, { type: 'int8' })],
     ]
     for (const [code, field, run] of cases) {
-      const error = await refusal(run())
+      const error = await rejectionOf(run())
       assert.is(error.code, code, String(error))
       assert.is(error.field, field, String(error))
     }
@@ -161,16 +152,19 @@ test('what cannot be written is refused, and nothing is left behind', () =>
     asWords({ info: undefined as never, bytes: table?.bytes as Uint8Array }).fill(0x7fc00000, 24, 25)
     await withFolder(async (broken) => {
       await writeRecommender(broken, config, tensors)
-      const error = await refusal(quantizeModel(broken, join(broken, 'out'), { type: 'int8' }))
+      const error = await rejectionOf(quantizeModel(broken, join(broken, 'out'), { type: 'int8' }))
       assert.is(error.code, 'E_RANGE')
       assert.is(error.field, 'emb_l.0.weight')
       assert.not.ok(existsSync(join(broken, 'out')))
       await writeRecommender(broken, { ...config, quantization: { tables: 'int4' } }, tensors)
-      assert.is((await refusal(loadRecommender(broken))).code, 'E_RANGE')
+      assert.is((await rejectionOf(loadRecommender(broken))).code, 'E_RANGE')
     })
     const stop = new AbortController()
     stop.abort()
-    assert.is((await refusal(quantizeModel(folder, output, { type: 'int8', signal: stop.signal }))).code, 'E_ABORTED')
+    assert.is(
+      (await rejectionOf(quantizeModel(folder, output, { type: 'int8', signal: stop.signal }))).code,
+      'E_ABORTED',
+    )
     assert.not.ok(existsSync(output))
     await using recommender = await loadRecommender(folder)
     assert.is(recommender.scoreSync(randomRequest(randomSource(1), { dense: 3, rows: [50] }, 2)).length, 2)

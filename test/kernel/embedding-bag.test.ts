@@ -3,12 +3,12 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { cpuDevice } from '../../lib/device/cpu.js'
 import * as kernels from '../../lib/kernels.js'
-import { type Bags, DroverError, type EmbeddingTable, PreparedTables } from '../../lib/kernels.js'
+import { type Bags, type DroverError, type EmbeddingTable, PreparedTables } from '../../lib/kernels.js'
 import { ProgramBuilder } from '../../lib/program/builder.js'
 import { bagStep } from '../../lib/program/step.js'
 import { parameterBytes, rowBytes, rowwiseDTypes, type TableDType } from '../../lib/tensor.js'
 import { readStored, type Stored, storedTensor } from '../format/stored.js'
-import { assertClose, fixture, randomSource } from '../support.js'
+import { assertClose, fixture, randomSource, thrownBy } from '../support.js'
 
 const tableRows = [1, 3, 31, 50, 177, 1000, 2003]
 const dim = 20
@@ -124,7 +124,7 @@ test('quantisers write the bytes of the fixture, and rows come back', () => {
     ['int2', 'i2_rowwise'],
   ] as const) {
     tableRows.forEach((rows, t) => {
-      if (!expected.has(`${name}.t${t}.packed`)) return
+      if (name === 'int2' && t !== 3) return // the fixture has this one
       const values = new Float32Array(modelBytes(t).slice().buffer)
       assert.equal(kernels.quantize(dtype, values, [rows, dim]), bytesOf(`${name}.t${t}.packed`), `${name} ${t}`)
     })
@@ -148,16 +148,6 @@ test('rows that no scale can describe: equal numbers, numbers that are not finit
     }
   }
 })
-
-const thrownBy = (body: () => unknown): DroverError => {
-  try {
-    body()
-  } catch (error) {
-    assert.instance(error, DroverError)
-    return error as DroverError
-  }
-  throw new Error('nothing was thrown')
-}
 
 const plain = (rows: number, cols: number): EmbeddingTable => ({
   dtype: 'f32',
@@ -284,13 +274,12 @@ test('threads and neighbours change no bit, of long bags neither', async () => {
     const lengths = Array.from({ length: rows }, (_, row) =>
       row === 7 ? 4096 * 2 + t * 5 : row === 9 ? 4097 : integer(30),
     )
-    const offsets = i32(0)
     let end = 0
     const all = [0, ...lengths.map((length) => (end += length))]
     const indices = Int32Array.from({ length: end }, () => integer(500))
     return {
       indices,
-      offsets: offsets.length === 1 ? Int32Array.from(all) : offsets,
+      offsets: Int32Array.from(all),
       ...(t === 2 ? {} : { weights: Float32Array.from(indices, () => random()) }),
     }
   })

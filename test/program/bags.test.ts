@@ -6,7 +6,6 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { cpuDevice } from '../../lib/device/cpu.js'
 import { referenceDevice } from '../../lib/device/reference.js'
-import { DroverError } from '../../lib/errors.js'
 import { quantize } from '../../lib/kernels.js'
 import type { Bags } from '../../lib/program/bags.js'
 import { ProgramBuilder, type Value } from '../../lib/program/builder.js'
@@ -15,6 +14,7 @@ import { disassemble } from '../../lib/program/disassemble.js'
 import { bagStep, encodeStep } from '../../lib/program/step.js'
 import type { TableSource } from '../../lib/program/tables.js'
 import { rowBytes } from '../../lib/tensor.js'
+import { thrownBy } from '../support.js'
 
 const builder = (maxRows = 8): ProgramBuilder =>
   new ProgramBuilder(cpuDevice.layout, {
@@ -25,16 +25,6 @@ const builder = (maxRows = 8): ProgramBuilder =>
     vocabulary: 0,
     activations: 'auto',
   })
-
-const refusal = (body: () => unknown): DroverError => {
-  try {
-    body()
-  } catch (error) {
-    assert.instance(error, DroverError)
-    return error as DroverError
-  }
-  throw new Error('nothing was thrown')
-}
 
 const i32 = (...values: number[]): Int32Array => Int32Array.from(values)
 
@@ -64,10 +54,10 @@ test('bags lie behind the other words of a step, as they are', () => {
 
 test('arrays that do not fit each other are refused by name', () => {
   const good: Bags = { indices: i32(1), offsets: i32(0, 1) }
-  const offsets = refusal(() => encodeStep(bagStep(1, [good, { ...good, offsets: i32(0) }]), 1))
+  const offsets = thrownBy(() => encodeStep(bagStep(1, [good, { ...good, offsets: i32(0) }]), 1))
   assert.is(offsets.code, 'E_SHAPE')
   assert.is(offsets.field, 'bags[1].offsets')
-  const weights = refusal(() => encodeStep(bagStep(1, [{ ...good, weights: new Float32Array(2) }]), 1))
+  const weights = thrownBy(() => encodeStep(bagStep(1, [{ ...good, weights: new Float32Array(2) }]), 1))
   assert.is(weights.field, 'bags[0].weights')
 })
 
@@ -184,7 +174,7 @@ test('tables of a file: mapped ones count by what is in memory, copies against t
     const { program } = load('copied', [1, 1, 1])
     assert.ok(program.memoryUsage().tables! < packed.length + 2 ** 16)
     void program.close()
-    const short = refusal(() => load('copied', [0, 1], packed.length))
+    const short = thrownBy(() => load('copied', [0, 1], packed.length))
     assert.is(short.code, 'E_MEMORY')
     load('mapped', [0, 1], packed.length).program.close()
   }))
@@ -233,9 +223,9 @@ test('a table that does not fit its file, or holds a scale that is no number, is
     ['overlap', { ...table, stride: row - 1 }],
     ['columns', { ...table, cols: 5000 }],
   ]
-  for (const [what, source] of cases) assert.is(refusal(() => load(source, data)).code, 'E_PROGRAM', what)
+  for (const [what, source] of cases) assert.is(thrownBy(() => load(source, data)).code, 'E_PROGRAM', what)
   data.fill(0xff, row - 4, row - 2)
-  assert.is(refusal(() => load(table, data)).code, 'E_FORMAT')
+  assert.is(thrownBy(() => load(table, data)).code, 'E_FORMAT')
 })
 
 test.run()

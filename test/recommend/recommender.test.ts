@@ -1,11 +1,11 @@
 /** The public class on the CPU device: equal bits however calls are merged, policies, budgets, exchange of versions, closing. */
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { DroverError, type ErrorCode } from '../../lib/errors.js'
+import type { DroverError, ErrorCode } from '../../lib/errors.js'
 import type { RecommenderOptions } from '../../lib/recommend/options.js'
 import { loadRecommender, type Recommender } from '../../lib/recommend/recommender.js'
 import type { ScoreRequest } from '../../lib/recommend/request.js'
-import { fixture, randomSource } from '../support.js'
+import { fixture, randomSource, rejectionOf } from '../support.js'
 import {
   randomRequest,
   type TinyRecommender,
@@ -31,17 +31,8 @@ const withRecommender = (
     }
   })
 
-const refusal = async (promise: Promise<unknown>): Promise<DroverError> => {
-  const error = await promise.then(
-    () => undefined,
-    (reason: unknown) => reason,
-  )
-  assert.instance(error, DroverError, 'a refusal was expected')
-  return error as DroverError
-}
-
 const isRefused = async (code: ErrorCode, promise: Promise<unknown>): Promise<void> => {
-  const error = await refusal(promise)
+  const error = await rejectionOf(promise)
   assert.is(error.code, code, String(error))
 }
 
@@ -259,7 +250,7 @@ test('a budget: tables stay mapped when copies would not fit, or the load is ref
 
 test('copies that do not fit after all leave the tables mapped', () =>
   withTiny({ ...tiny, rows: [200_000] }, async (folder) => {
-    const { found } = await refusal(loadRecommender(folder, { memoryBudget: 1 << 20, tables: 'prepared' }))
+    const { found } = await rejectionOf(loadRecommender(folder, { memoryBudget: 1 << 20, tables: 'prepared' }))
     const memoryBudget = (found as number) - 1
     await isRefused('E_MEMORY', loadRecommender(folder, { memoryBudget, tables: 'prepared' }))
     await using tight = await loadRecommender(folder, { memoryBudget })
@@ -272,11 +263,15 @@ test('options are those of the call, and memory can be asked for at any time, wh
     const options: RecommenderOptions = { maxBatch: 64 }
     await using recommender = await loadRecommender(folder, options)
     options.maxBatch = -1
-    await recommender.swap(folder)
-    for (let i = 0; i < 50; i++) {
+    let swapped = false
+    const swapping = recommender.swap(folder).then(() => {
+      swapped = true
+    })
+    for (let after = 0; after < 50; after += swapped ? 1 : 0) {
       recommender.memoryUsage()
-      await undefined
+      await new Promise(setImmediate)
     }
+    await swapping
     assert.is(recommender.info.maxBatch, 64)
   }))
 
@@ -309,6 +304,7 @@ test('hot swap: calls in flight get the old version, later ones the new, and nob
             const isOld = found === JSON.stringify(expected[from]?.[i])
             assert.ok(isOld || found === JSON.stringify(expected[to]?.[i]), 'one version answers a request')
             if (before) assert.not.ok(isOld, 'later calls go to the new version')
+            if (answered === 0) assert.ok(isOld, 'calls in flight get the old version')
           }
           crossed = before
           answered++
@@ -347,8 +343,8 @@ test('close: what is in flight ends with E_CLOSED, so does what comes later; twi
   withTiny(tiny, async (folder) => {
     const recommender = await loadRecommender(folder, { maxBatch: 32 })
     const request = randomRequest(randomSource(13), tiny, 3000)
-    const flying = Array.from({ length: 5 }, () => refusal(recommender.score(request)))
-    const swapping = refusal(recommender.swap(folder))
+    const flying = Array.from({ length: 5 }, () => rejectionOf(recommender.score(request)))
+    const swapping = rejectionOf(recommender.swap(folder))
     await new Promise((resolve) => setImmediate(resolve))
     const closing = recommender.close()
     assert.is(recommender.close(), closing)
@@ -366,8 +362,8 @@ test('abort and deadline of a call', () =>
   withRecommender({ maxBatch: 16 }, async (recommender) => {
     const request = randomRequest(randomSource(14), tiny, 20_000)
     const controller = new AbortController()
-    const aborted = refusal(recommender.score(request, { signal: controller.signal }))
-    const late = refusal(recommender.score(request, { deadlineMs: 1 }))
+    const aborted = rejectionOf(recommender.score(request, { signal: controller.signal }))
+    const late = rejectionOf(recommender.score(request, { deadlineMs: 1 }))
     setTimeout(() => controller.abort(), 2)
     assert.is((await aborted).code, 'E_ABORTED')
     assert.is((await late).code, 'E_DEADLINE')
@@ -404,7 +400,7 @@ test('options are checked', () =>
       ['options.threads', { threads: '2' }],
     ]
     for (const [field, options] of wrong) {
-      const error = await refusal(loadRecommender(folder, options as RecommenderOptions))
+      const error = await rejectionOf(loadRecommender(folder, options as RecommenderOptions))
       assert.is(error.code, 'E_ARGUMENT')
       assert.is(error.field, field)
     }
