@@ -75,6 +75,8 @@ const show = (value: unknown): string => {
 export class DroverError extends Error {
   override readonly name = 'DroverError'
   readonly code: ErrorCode
+  /** The message without its parts. */
+  readonly what: string
   readonly file?: string
   readonly field?: string
   readonly found?: unknown
@@ -91,6 +93,7 @@ export class DroverError extends Error {
     if (details.hint !== undefined) parts.push(details.hint)
     super(`${code}: ${parts.join('; ')}`, details.cause === undefined ? undefined : { cause: details.cause })
     this.code = code
+    this.what = what
     if (details.file !== undefined) this.file = details.file
     if (details.field !== undefined) this.field = details.field
     if (details.found !== undefined) this.found = details.found

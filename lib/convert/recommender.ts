@@ -8,8 +8,8 @@ import { DroverError } from '../errors.js'
 import { ConfigRecord, readHuggingFace } from '../format/config.js'
 import type { JsonObject, JsonValue } from '../format/json.js'
 import { type LayerFormat, layerFormats, type OpenedRecommender, openRecommenderAs } from '../model/open-recommender.js'
-import { packedFormats, type TableFormat } from '../model/tables.js'
-import { type DTypeName, elementCount, type RowwiseDType, rowBytes, type TensorInfo } from '../tensor.js'
+import { storageOf, type TableFormat } from '../model/tables.js'
+import { elementCount, isRowwise, rowBytes, type TensorInfo } from '../tensor.js'
 import { copyRest } from './folder.js'
 import {
   type FolderOptions,
@@ -53,19 +53,17 @@ const targetsOf = ({ config, conversions }: OpenedRecommender) => {
 
 const tablePlan = (info: TensorInfo, format: TableFormat): TensorPlan => {
   const [rows = 0, cols = 0] = info.shape
-  const packed = format in packedFormats ? packedFormats[format as keyof typeof packedFormats] : undefined
-  if (packed?.parameters === 'first') {
+  const { dtype: to, parameters } = storageOf(format)
+  if (parameters === 'first') {
     throw new DroverError('E_UNSUPPORTED', 'tables are not written in this format', {
       field: info.name,
       found: format,
       expected: recommenderTypes.join(', '),
     })
   }
-  const to: DTypeName | RowwiseDType = packed?.dtype ?? (format as 'f32')
-  const entry =
-    packed === undefined
-      ? { name: info.name, dtype: to as DTypeName, shape: info.shape }
-      : { name: info.name, dtype: 'u8' as const, shape: [rows, rowBytes(to, cols)] }
+  const entry = isRowwise(to)
+    ? { name: info.name, dtype: 'u8' as const, shape: [rows, rowBytes(to, cols)] }
+    : { name: info.name, dtype: to, shape: info.shape }
   return { info, entries: [entry], to: { rows: to } }
 }
 

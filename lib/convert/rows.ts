@@ -2,7 +2,7 @@
 import { quantizeRowsAsync, type RowDType } from '../device/quantize.js'
 import { DroverError, throwIfAborted } from '../errors.js'
 import { type FileEntry, openFile } from '../format/file.js'
-import { type DTypeName, type RowwiseDType, rowBytes } from '../tensor.js'
+import { type DTypeName, isRowwise, type RowwiseDType, rowBytes } from '../tensor.js'
 import type { SourceTensor } from './source.js'
 
 /** What becomes of one tensor: in a file, or as rows of a table. */
@@ -68,7 +68,7 @@ export async function* convertRows(
         throw new DroverError('E_RANGE', `a weight cannot be stored as ${to}: it is not finite or too large`, {
           file,
           field: info.name,
-          found: `among the 256 elements from ${first * cols + Number(error.found ?? 0)} on`,
+          found: `among the ${isRowwise(to) ? cols : 256} elements from ${first * cols + Number(error.found ?? 0)} on`,
           expected: 'finite numbers in the range of the format',
           cause: error,
         })

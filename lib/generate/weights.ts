@@ -40,17 +40,8 @@ export const convertWeights = async (
   options: { threads?: number; onProgress?: (fraction: number, what: string) => void; signal?: AbortSignal },
 ): Promise<ConvertedModel> => {
   const folder = await mkdtemp(join(tmpdir(), 'drover-weights-'))
-  let there = true
   // Windows keeps a file that is mapped: the second call removes it, or it goes with the folder for temporary files.
-  const release = async (): Promise<void> => {
-    if (!there) return
-    await rm(folder, { recursive: true, force: true }).then(
-      () => {
-        there = false
-      },
-      () => {},
-    )
-  }
+  const release = (): Promise<void> => rm(folder, { recursive: true, force: true }).catch(() => {})
   try {
     const path = join(folder, isScaledFormat(type) ? 'model' : 'model.gguf')
     await convertModel(opened.path, path, { type, ...options }, true)

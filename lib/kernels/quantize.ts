@@ -3,15 +3,9 @@
  * GGUF, byte for byte as the reference quantiser of the format writes them; and the others by search.
  */
 import { checkInstance, checkOneOf, checkOptions } from '../check.js'
-import {
-  type QuantizeRequest,
-  quantizeRows,
-  quantizeRowsAsync,
-  type RowDType,
-  writableDTypes,
-} from '../device/quantize.js'
+import { type QuantizeRequest, quantizeRows, quantizeRowsAsync, writableDTypes } from '../device/quantize.js'
 import { DroverError } from '../errors.js'
-import { dtypes, isRowwise, type RowwiseDType, rowBytes, rowwiseDTypes } from '../tensor.js'
+import { isRowwise, type RowwiseDType, rowBytes, rowwiseDTypes } from '../tensor.js'
 import { type AsyncOptions, takeSignal } from './eager.js'
 import { bytesOfFloats, checkMatrix, checkShape, type Shape, type WeightDType, weightDTypes } from './operands.js'
 
@@ -70,8 +64,6 @@ const jobOf = (type: unknown, input: unknown, size: unknown, options: QuantizeOp
 }
 
 /** Names the number that a format cannot hold. */
-const nameOf = (dtype: RowDType): string => (isRowwise(dtype) ? dtype : dtypes[dtype].name)
-
 const explain = (error: unknown, { to, values, cols }: Job): unknown => {
   if (!(error instanceof DroverError) || error.code !== 'E_RANGE') return error
   const start = Number(error.found ?? 0)
@@ -80,7 +72,7 @@ const explain = (error: unknown, { to, values, cols }: Job): unknown => {
   const at = bad === -1 ? piece.reduce((most, v, i) => (Math.abs(v) > Math.abs(piece[most]!) ? i : most), 0) : bad
   return new DroverError(
     'E_RANGE',
-    bad === -1 ? `the number is too large for ${nameOf(to)}` : 'block and row-wise formats hold finite numbers',
+    bad === -1 ? `the number is too large for ${to}` : 'block and row-wise formats hold finite numbers',
     { field: `values[${start + at}]`, found: piece[at] },
   )
 }

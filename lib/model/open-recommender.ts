@@ -39,9 +39,13 @@ export interface OpenedRecommender extends RecommenderParts {
   readonly tensors: readonly TensorInfo[]
 }
 
+/** A module's matrix: `<module>.weight`, or a tensor of its own name. */
+export const tensorOfModule = (tensors: ReadonlyMap<string, TensorInfo>, module: string): TensorInfo | undefined =>
+  tensors.get(`${module}.weight`) ?? tensors.get(module)
+
 /** Which format a module is stored in; undefined where it has none of {@link layerFormats}. */
 export const storedLayerFormat = ({ source, scales }: QuantizedSource, module: string): LayerFormat | undefined => {
-  const info = source.tensors.get(`${module}.weight`) ?? source.tensors.get(module)
+  const info = tensorOfModule(source.tensors, module)
   if (info?.dtype === 'i8') return scales.has(info.name) ? 'int8' : undefined
   return layerFormats.find((format) => format === info?.dtype)
 }
@@ -57,7 +61,7 @@ const checkQuantization = (record: ConfigRecord): void => {
 /** A layer of float64 that is named would be believed to be converted; a default says nothing of it. */
 const refuseWide = (record: ConfigRecord, { source }: QuantizedSource, module: string): void => {
   const named = record.record('quantization')?.get('layers')
-  const info = source.tensors.get(`${module}.weight`) ?? source.tensors.get(module)
+  const info = tensorOfModule(source.tensors, module)
   if (info?.dtype !== 'f64' || !(named instanceof Map && named.has(module))) return
   throw new DroverError('E_UNSUPPORTED', 'a layer of this dtype is not converted while loading', {
     file: record.file,

@@ -7,7 +7,7 @@ import { DroverError } from '../errors.js'
 import type { ConfigRecord } from '../format/config.js'
 import type { TensorSource } from '../format/file.js'
 import type { TableSource } from '../program/tables.js'
-import { type RowwiseDType, rowBytes, type TensorInfo } from '../tensor.js'
+import { type RowwiseDType, rowBytes, type TableDType, type TensorInfo } from '../tensor.js'
 
 /** What the config says of one table. */
 export interface TableShape {
@@ -38,8 +38,12 @@ export const tableFormats: readonly TableFormat[] = [...floatFormats, ...(Object
 
 const isPacked = (format: TableFormat): format is PackedFormat => format in packedFormats
 
+/** How rows of a format are stored. */
+export const storageOf = (format: TableFormat): { dtype: TableDType; parameters?: 'first' | 'last' } =>
+  isPacked(format) ? packedFormats[format] : { dtype: format }
+
 /** Bytes of a row without padding. */
-export const packedRowBytes = (format: PackedFormat, dim: number): number => rowBytes(packedFormats[format].dtype, dim)
+const packedRowBytes = (format: PackedFormat, dim: number): number => rowBytes(packedFormats[format].dtype, dim)
 
 /** A table and where its rows are. */
 export interface StoredTable extends TableSource {

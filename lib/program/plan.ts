@@ -67,7 +67,6 @@ export const planProgram = (program: Program, layout: DeviceLayout): Plan => {
   const arenaBytes = sized.reduce((most, { index, bytes }) => Math.max(most, offsets[index]! + bytes), 0)
   const preparedBytes = program.weights.reduce((sum, { form, dtype, rows, cols }) => {
     if (form === 'prepared') return sum + layout.preparedBytes(dtype, rows, cols)
-    if (form === 'mapped' || form === 'copied') return sum
     return form === 'decoded' ? sum + Math.ceil((rows * cols * 4) / arenaUnit) * arenaUnit : sum
   }, 0)
   return {

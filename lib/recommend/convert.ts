@@ -8,8 +8,13 @@ import { asStored } from '../convert/source.js'
 import type { RowDType } from '../device/quantize.js'
 import { DroverError } from '../errors.js'
 import type { FileEntry } from '../format/file.js'
-import type { LayerFormat, OpenedRecommender, RecommenderParts } from '../model/open-recommender.js'
-import { packedFormats, type StoredTable, type TableFormat } from '../model/tables.js'
+import {
+  type LayerFormat,
+  type OpenedRecommender,
+  type RecommenderParts,
+  tensorOfModule,
+} from '../model/open-recommender.js'
+import { type StoredTable, storageOf, type TableFormat } from '../model/tables.js'
 import type { RegionSource } from '../program/program.js'
 import { rowBytes, type TensorInfo } from '../tensor.js'
 
@@ -125,15 +130,14 @@ const convertTable = async (
   table: StoredTable,
   format: TableFormat,
 ): Promise<StoredTable> => {
-  const packed = format in packedFormats ? packedFormats[format as keyof typeof packedFormats] : undefined
-  if (packed?.parameters === 'first') {
+  const { dtype, parameters } = storageOf(format)
+  if (parameters === 'first') {
     throw new DroverError('E_UNSUPPORTED', 'tables are not converted into this format', {
       field: `quantization.tables: ${table.name}`,
       found: format,
       expected: 'f32, f16, bf16, int8, int8_f16, int4 or int2',
     })
   }
-  const dtype = packed?.dtype ?? (format as 'f32')
   const data = await conversion.rows(info, dtype)
   const { name, rows, cols } = table
   return { name, rows, cols, dtype, format, bytes: data.length, region: await conversion.add(data), offset: 0 }
@@ -169,7 +173,7 @@ export const convertParts = async (opened: OpenedRecommender, options: ConvertOp
   const scales = new Map(weights.scales)
   const infoOf = (name: string): TensorInfo => tensors.get(name) as TensorInfo
   const layers = [...conversions.layers].map(([module, format]) => ({
-    info: tensors.get(`${module}.weight`) ?? infoOf(module),
+    info: tensorOfModule(tensors, module) as TensorInfo,
     format,
   }))
   const tensorOf = (table: number): TensorInfo => infoOf(config.tables[table]?.tensor as string)

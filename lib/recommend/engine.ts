@@ -4,7 +4,7 @@
  * whatever they are merged with.
  */
 import { aborted, DroverError, refusedMemory } from '../errors.js'
-import { findIndexError, lookupsOf, type MergedRows, mergeParts, type Part } from './merge.js'
+import { findIndexError, lookupsOf, mergeParts, type Part } from './merge.js'
 import type { Net, Scored } from './net.js'
 import type { OwnRequest } from './request.js'
 import type { Stats } from './stats.js'
@@ -66,7 +66,7 @@ const bounded = (part: Part, most: number): Part => {
 /** What the engine needs of a loaded version. */
 export type Runner = Pick<Net, 'shape' | 'run' | 'tryRun' | 'runSync' | 'abort'>
 
-export const lateError = (deadlineMs: number): DroverError =>
+const lateError = (deadlineMs: number): DroverError =>
   new DroverError('E_DEADLINE', 'the answer was not there in time', {
     field: 'options.deadlineMs',
     expected: `within ${deadlineMs} ms`,
@@ -275,20 +275,16 @@ export class Engine {
     }
   }
 
+  /** A short step runs on this thread, and counts for its turn. */
   async #attempt(shares: readonly Share[]): Promise<Scored> {
     const began = performance.now()
     const merged = mergeParts(shares, this.#net.shape.denseFeatures)
-    const scored = this.#here(merged) ?? (await this.#net.run(merged))
+    const here = this.#net.tryRun(merged)
+    const scored = here ?? (await this.#net.run(merged))
     this.#stats.step(merged.rows, scored)
-    this.#stepMs = Math.max(performance.now() - began, forgetting * this.#stepMs)
-    return scored
-  }
-
-  /** Runs a short step on this thread. */
-  #here(merged: MergedRows): Scored | undefined {
-    const began = performance.now()
-    const scored = this.#net.tryRun(merged)
-    if (scored !== undefined) this.#taken += performance.now() - began
+    const ms = performance.now() - began
+    if (here !== undefined) this.#taken += ms
+    this.#stepMs = Math.max(ms, forgetting * this.#stepMs)
     return scored
   }
 

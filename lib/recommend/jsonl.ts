@@ -171,8 +171,8 @@ export const parseRequestLine = (
 /** An error of a request, with the line that it stands in. */
 export const atLine = (error: unknown, { file, line }: LinePlace): unknown => {
   if (!(error instanceof DroverError) || error.file !== undefined) return error
-  const { code, field, found, expected, hint } = error
-  return new DroverError(code, `line ${line} is refused`, {
+  const { code, what, field, found, expected, hint } = error
+  return new DroverError(code, `line ${line} is refused: ${what}`, {
     file,
     ...(field === undefined ? {} : { field }),
     found,

@@ -9,7 +9,7 @@ import { requantizedConfig } from '../convert/recommender.js'
 import { DroverError } from '../errors.js'
 import type { ConfigRecord } from '../format/config.js'
 import type { RecommenderConfig } from '../model/dlrm-config.js'
-import { openRecommenderAs, type RecommenderParts } from '../model/open-recommender.js'
+import { openRecommenderAs, type RecommenderParts, tensorOfModule } from '../model/open-recommender.js'
 import type { StoredTable } from '../model/tables.js'
 import type { RegionSource } from '../program/program.js'
 import type { TensorInfo } from '../tensor.js'
@@ -87,7 +87,7 @@ export const mixedParts = (
       continue
     }
     const { source: other, scales: otherScales } = converted.weights
-    const info = (other.tensors.get(`${name}.weight`) ?? other.tensors.get(name)) as TensorInfo
+    const info = tensorOfModule(other.tensors, name) as TensorInfo
     const beside = otherScales.get(info.name)
     tensors.set(info.name, moved(info))
     if (beside === undefined) scales.delete(info.name)

@@ -3,15 +3,18 @@ import { randomBytes } from 'node:crypto'
 import { rename, rm, stat, writeFile } from 'node:fs/promises'
 import { DroverError } from '../errors.js'
 
-/** Throws E_ARGUMENT when there is something at `path` already: before a long calculation, not behind it. */
-export const checkNewFile = async (field: string, path: string): Promise<void> => {
+/**
+ * Throws E_ARGUMENT when there is something at `path` already: before a long calculation, not behind it. `replaceable`: a
+ * file would give way if that were asked for.
+ */
+export const checkNewFile = async (field: string, path: string, replaceable = true): Promise<void> => {
   const exists = await stat(path).catch(() => undefined)
   if (exists === undefined) return
   throw new DroverError('E_ARGUMENT', 'the output exists', {
     field,
     found: path,
     expected: 'a new name',
-    ...(exists.isDirectory() ? {} : { hint: 'overwrite: true (--force) replaces a file' }),
+    ...(exists.isDirectory() || !replaceable ? {} : { hint: 'overwrite: true (--force) replaces a file' }),
   })
 }
 

@@ -49,7 +49,7 @@ const longestDelay = 60_000
 const longestDeadline = 2 ** 31 - 1
 
 /** What the caller's object says now: what is checked is what is used, also by a later swap. */
-const ownOptions = <O extends object>(input: unknown, names: readonly string[]): O => {
+export const ownOptions = <O extends object>(input: unknown, names: readonly string[]): O => {
   const given = checkOptions('options', input, names)
   return Object.fromEntries(names.map((name) => [name, given[name]])) as O
 }

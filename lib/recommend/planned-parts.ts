@@ -1,13 +1,17 @@
 /** Tables and layers in the formats that conversion would give them, for plans: nothing is converted, so nothing can run. */
-import type { LayerFormat, OpenedRecommender, RecommenderParts } from '../model/open-recommender.js'
-import { packedFormats, type StoredTable, type TableFormat } from '../model/tables.js'
+import {
+  type LayerFormat,
+  type OpenedRecommender,
+  type RecommenderParts,
+  tensorOfModule,
+} from '../model/open-recommender.js'
+import { type StoredTable, storageOf, type TableFormat } from '../model/tables.js'
 import { rowBytes, type TensorInfo } from '../tensor.js'
 
 const plannedTable = (table: StoredTable, format: TableFormat): StoredTable => {
   const { name, rows, cols, region, offset } = table
-  const packed = format in packedFormats ? packedFormats[format as keyof typeof packedFormats] : undefined
-  const dtype = packed?.dtype ?? (format as 'f32')
-  return { name, rows, cols, region, offset, ...packed, dtype, format, bytes: rows * rowBytes(dtype, cols) }
+  const storage = storageOf(format)
+  return { name, rows, cols, region, offset, ...storage, format, bytes: rows * rowBytes(storage.dtype, cols) }
 }
 
 /** The matrix, and its scales where it has some. */
@@ -34,7 +38,7 @@ export const plannedParts = ({
   const scales = new Map(weights.scales)
   let convertedBytes = 0
   for (const [module, format] of conversions.layers) {
-    const info = (tensors.get(`${module}.weight`) ?? tensors.get(module)) as TensorInfo
+    const info = tensorOfModule(tensors, module) as TensorInfo
     const { weight, scales: beside } = plannedLayer(info, format)
     tensors.set(info.name, weight)
     if (beside !== undefined) scales.set(info.name, beside)

@@ -67,12 +67,11 @@ export class Recommender implements AsyncDisposable {
    */
   async score(request: ScoreRequest, options?: ScoreOptions): Promise<Float32Array> {
     const { engine, net } = this.#active()
-    const call = this.#counting(() => {
+    return this.#counting(() => {
       const checked = checkedScoreOptions(options)
       engine.admit(checked) // what is refused need not be copied
       return engine.score(copyRequest(request, net.shape), checked)
     })
-    return call
   }
 
   /**

@@ -170,16 +170,18 @@ const judgedNet = (side: Side, { reference, result, layers, tables }: NetCompari
 const isConfigFile = (output: string): boolean => /\.json$/i.test(output)
 
 /**
- * Runs the folder `path` in two precisions over labelled requests. Memory does not grow with the data but for some bytes per row
- * (AUC is exact); what is converted passes through temporary files. Throws E_ARGUMENT, E_IO, E_FORMAT, E_UNSUPPORTED, E_SHAPE (models of two shapes), E_RANGE (all labels are
- * alike, a number is not finite, an index is out of range: the line is named), E_MEMORY, E_ABORTED.
+ * Runs the folder `path` in two precisions over labelled requests. Memory does not grow with the data but for some bytes
+ * per row (AUC is exact); what is converted passes through temporary files. Throws E_ARGUMENT, E_IO, E_FORMAT,
+ * E_UNSUPPORTED, E_SHAPE (models of two shapes), E_RANGE (all labels are alike, a number is not finite, an index is out of
+ * range: the line is named), E_MEMORY, E_ABORTED.
  */
 export const validateRecommender = async (path: string, input: ValidateOptions): Promise<ValidationReport> => {
   checkPath('path', path)
   const options = checkedValidateOptions(input)
   const { output, overwrite = false, signal } = options
   throwIfAborted(signal, 'validating')
-  if (output !== undefined && !(overwrite && isConfigFile(output))) await checkNewFile('options.output', output)
+  if (output !== undefined && !(overwrite && isConfigFile(output)))
+    await checkNewFile('options.output', output, isConfigFile(output))
   const sides = await sidesOf(path, options)
   const { report, choice, chosen } = await withConverted((store) => validateSides(sides, store, options))
   if (choice === undefined) return report

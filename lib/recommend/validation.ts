@@ -1,14 +1,5 @@
 /** What a validation is asked for, checked, and what it finds. */
-import {
-  checkBoolean,
-  checkFunction,
-  checkInteger,
-  checkNumber,
-  checkOneOf,
-  checkOptions,
-  checkPath,
-  checkSignal,
-} from '../check.js'
+import { checkBoolean, checkFunction, checkInteger, checkNumber, checkOneOf, checkPath, checkSignal } from '../check.js'
 import { type RecommenderType, recommenderTypes } from '../convert/recommender.js'
 import { DroverError } from '../errors.js'
 import { type LayerFormat, layerFormats } from '../model/open-recommender.js'
@@ -16,6 +7,7 @@ import { type IndexPolicy, indexPolicies } from '../program/bags.js'
 import type { PartCost } from './choose.js'
 import type { LabelCounts, LayerDifference, OutOfRange, TableDifference } from './compare.js'
 import type { PredictionQuality } from './metrics.js'
+import { ownOptions } from './options.js'
 
 /** Options of validateRecommender. Unknown ones are refused. */
 export interface ValidateOptions {
@@ -105,7 +97,7 @@ export const checkedValidateOptions = (input: unknown): ValidateOptions => {
   const texts = ['data', 'against', 'output'] as const
   const flags = ['choose', 'overwrite'] as const
   const names = [...texts, ...flags, 'type', 'layers', 'budget', 'indices', 'threads', 'onProgress', 'signal']
-  const options = checkOptions('options', input, names) as unknown as ValidateOptions
+  const options = ownOptions<ValidateOptions>(input, names)
   checkPath('options.data', options.data)
   for (const name of texts) if (options[name] !== undefined) checkPath(`options.${name}`, options[name])
   for (const name of flags) if (options[name] !== undefined) checkBoolean(`options.${name}`, options[name])

@@ -75,7 +75,7 @@ const share = (onProgress: Progress | undefined, from: number, to: number, what?
     ? undefined
     : (fraction: number, name = '') => onProgress(from + (to - from) * fraction, what ?? name)
 
-/** Whether copies of the tables fit beside everything else; `taken` bytes are no longer there. */
+/** Whether copies of the tables fit beside everything else; `taken` bytes of the budget are used. */
 const choosePlacement = (
   opened: OpenedRecommender,
   program: Program,
@@ -84,7 +84,7 @@ const choosePlacement = (
 ): 'prepared' | 'mapped' => {
   if (tables !== undefined) return tables
   const plan = planProgram(program, cpuDevice.layout)
-  const room = (memoryBudget ?? process.availableMemory() / 2) - taken
+  const room = memoryBudget === undefined ? process.availableMemory() / 2 : memoryBudget - taken
   const tableBytes = opened.tables.reduce((sum, { bytes }) => sum + bytes, 0)
   return plan.arenaBytes + plan.preparedBytes + tableBytes <= room ? 'prepared' : 'mapped'
 }

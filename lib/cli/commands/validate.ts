@@ -162,8 +162,10 @@ export const validate: Command = {
     const interrupt = (): void => stop.abort()
     process.once('SIGINT', interrupt)
     const bar = progress('validating')
+    let validated = false
     try {
       const report = await validateRecommender(path, { ...options, onProgress: (fraction) => bar.update(fraction) })
+      validated = true
       bar.done()
       for (const [name, text] of files) {
         const file = args.text(name)
@@ -178,7 +180,7 @@ export const validate: Command = {
       note(`NE has grown by ${percentText(change)}, more than ${(budget * 100).toFixed(4)} %`)
       process.exitCode = 1
     } catch (error) {
-      if (!stop.signal.aborted) throw error
+      if (validated || !stop.signal.aborted) throw error
       bar.done()
       note('interrupted; nothing was written')
       process.exitCode = 130 // as a shell reports SIGINT
