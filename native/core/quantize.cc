@@ -96,7 +96,7 @@ uint32_t drover_can_quantize(uint32_t dtype) {
   using namespace drover;
   const KernelTable* kernels = machine().kernels;
   return kernels != nullptr && dtype < kDTypeCount &&
-                 (can_encode(*kernels, static_cast<DType>(dtype)) || can_encode_rowwise(static_cast<DType>(dtype)))
+                 (can_encode(*kernels, static_cast<DType>(dtype)) || is_rowwise(static_cast<DType>(dtype)))
              ? 1
              : 0;
 }

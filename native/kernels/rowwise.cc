@@ -57,8 +57,6 @@ bool rowwise_is_finite(DType dtype, const uint8_t* row, uint32_t cols, bool para
   return is_finite(p.scale) && is_finite(p.bias);
 }
 
-bool can_encode_rowwise(DType dtype) { return is_rowwise(dtype); }
-
 void encode_rowwise(DType dtype, const float* x, uint32_t cols, uint8_t* row) {
   float least = x[0], most = x[0];
   bool finite = true;

@@ -23,8 +23,6 @@ inline constexpr bool is_table_dtype(DType dtype) {
 void decode_rowwise(DType dtype, const uint8_t* row, uint32_t cols, bool parameters_first, float* out);
 // Whether scale and bias are finite.
 bool rowwise_is_finite(DType dtype, const uint8_t* row, uint32_t cols, bool parameters_first);
-// False for formats that nothing here writes.
-bool can_encode_rowwise(DType dtype);
 // Encodes a row [cols], scale and bias last, byte for byte as FBGEMM does. Numbers that are not finite give parameters
 // that are not.
 void encode_rowwise(DType dtype, const float* x, uint32_t cols, uint8_t* row);
