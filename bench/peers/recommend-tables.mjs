@@ -148,7 +148,7 @@ export const modelRows = (runs, ours = 'drover') => {
       const own = beside(cells, one, ours, [peer])
       if (own !== undefined) peers[peer] = { seconds: own.peerSeconds, p99: own.peerP99, ratio: own.ratio }
     }
-    const float = beside(cells, { ...one, format: 'f32' }, ours, ['torch'])
+    const float = beside(cells, { ...one, format: 'f32' }, ours, ['torch', 'torch-plain'])
     rows.push({
       model,
       format,
@@ -226,7 +226,7 @@ export const modelMarkdown = (rows, versions) => {
   const heads = names.flatMap((peer) => [`${versions[peer] ?? peer} p50`, 'p99', 'ratio'])
   const columns = ['model', 'numbers', 'threads', 'batch', 'drover p50, µs', 'p99', 'sync p50', 'samples/s', ...heads]
   return [
-    `| ${columns.join(' | ')} | beside torch in f32 |`,
+    `| ${columns.join(' | ')} | beside PyTorch in f32 |`,
     `|${'---|'.repeat(columns.length + 1)}`,
     ...rows.map((row) => {
       const beside = names.flatMap((peer) => {
@@ -282,6 +282,7 @@ export const reportOf = ({ runs, machine, commit }, tableRows) => {
   const markdown = [
     `${machine.cpu}, ${machine.cpus} CPUs, last cache ${(machine.l3Bytes / 2 ** 20).toFixed(0)} MiB, drover ${commit} (${machine.isa}), Node ${machine.node}. ${tableRows} rows per table of embedding-bags.`,
     `Pages of tables: ${pages.join(', ')}.`,
+    "drover's bags stay with its program, as in a model; 'with outputs read' copies them into an array. PyTorch is called from Python.",
     "Ratio: the best peer's median time by drover's. Cold: other indices in every call; hot: the same call again and again.",
     ...section('One thread, 64 elements, pooling >= 20, batch >= 32, cold', judgedMarkdown(judged), judged),
     ...section('Embedding-bags', bagMarkdown(bags, versions), bags),

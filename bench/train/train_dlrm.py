@@ -4,7 +4,7 @@
     train_dlrm.py --synthetic [--out FOLDER]   on made-up people and dishes with a known taste; with --out also
                                                requests.jsonl, labelled, with the true preference
 
-The same seed gives the same model on the same machine and version of PyTorch. One thread, a few minutes at most.
+The same seed gives the same model on the same machine and version of PyTorch. One thread, less than a minute.
 """
 
 import argparse
