@@ -3,13 +3,20 @@ import { cpuDevice } from '../lib/device/cpu.js'
 import { plainStep } from '../lib/kernels/eager.js'
 import { type WeightDType, weightDTypes } from '../lib/kernels/operands.js'
 import { ProgramBuilder, type WeightSource } from '../lib/program/builder.js'
+import { arithmeticOf } from '../lib/program/cost.js'
+import type { ActivationMode } from '../lib/program/program.js'
 import { rowBytes } from '../lib/tensor.js'
 import { beyondCaches, type Case, suite, threads } from './harness.js'
 
 const size = 4096
 /** Formats that have kernels of their own. */
 const types = weightDTypes.filter((type) => cpuDevice.layout.gemmActivations(type) !== undefined)
-const rowCounts = [1, 8, 32, 512]
+const rowCounts = [1, 8, 16, 32, 512]
+/** By format, and bf16 also with activations of bf16. */
+const layers = [
+  ...types.map((type) => ({ name: type as string, type, activations: 'auto' as ActivationMode })),
+  { name: 'bf16 x bf16', type: 'bf16' as WeightDType, activations: 'bf16' as ActivationMode },
+]
 /** Of formats whose scales lie beside the weight: scales of a row. */
 const scaleGroups: Partial<Record<WeightDType, number>> = { i8: 1, f8_e4m3: 1, i4: size / 32 }
 
@@ -25,10 +32,10 @@ const weightBytes = (length: number): Uint8Array => {
 }
 
 const main = async (): Promise<void> => {
-  for (const type of types) {
+  for (const { name, type, activations } of layers) {
     const bytes = rowBytes(type, size) * size
     const copies = Math.ceil(beyondCaches / bytes)
-    const arithmetic = cpuDevice.layout.gemmActivations(type)?.startsWith('a8') ? 'int8' : 'f32'
+    const arithmetic = arithmeticOf(activations === 'bf16' ? 'bf16' : cpuDevice.layout.gemmActivations(type))
     const groups = scaleGroups[type]
     const scales: WeightSource = { name: 'scales', dtype: 'f32', rows: size, cols: groups ?? 1, region: 1, offset: 0 }
     const builder = new ProgramBuilder(cpuDevice.layout, {
@@ -37,7 +44,7 @@ const main = async (): Promise<void> => {
       maxSequences: 1,
       maxPages: 0,
       vocabulary: 0,
-      activations: 'auto',
+      activations,
     })
     const x = builder.input('x', 'rows', size)
     for (let i = 0; i < copies; i++) {
@@ -63,8 +70,8 @@ const main = async (): Promise<void> => {
     const first = program.ops.findIndex(({ op }) => op === 'gemm')
     let turn = 0
     await suite(
-      arithmetic === 'f32' ? 'float layers' : 'integer layers',
-      `gemm ${type}`,
+      arithmetic === 'int8' ? 'integer layers' : 'float layers',
+      `gemm ${name}`,
       rowCounts.map(
         (rows): Case => ({
           name: rows === 1 ? '1 row' : `${rows} rows`,

@@ -166,13 +166,11 @@ export const familyChart = (
     }
   })
   const integer = drawable.some(({ arithmetic }) => arithmetic === 'int8')
-  const bfloat = drawable.some(({ suite }) => /\bbf16\b/.test(suite))
+  const bfloat = drawable.some(({ arithmetic }) => arithmetic === 'bf16')
   const ceilings: Ceiling[] = [
     ...(integer ? [{ name: 'int8 products', perSecond: limits.int8PerSecond }] : []),
     { name: 'f32 multiply-adds', perSecond: limits.f32PerSecond },
-    ...(bfloat && limits.bf16PerSecond > 0
-      ? [{ name: 'BF16 products (not used yet)', perSecond: limits.bf16PerSecond }]
-      : []),
+    ...(bfloat && limits.bf16PerSecond > 0 ? [{ name: 'BF16 products', perSecond: limits.bf16PerSecond }] : []),
   ]
   return roofline({
     title: `${family[0]!.toUpperCase()}${family.slice(1)} under the machine's ceilings`,

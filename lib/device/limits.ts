@@ -45,7 +45,9 @@ export const betterLimits = (a: Limits, b: Limits): Limits => ({
 /** The shortest time in which the machine could do a piece of work, and what it waits for. */
 export const leastTime = (work: Work, limits: Limits): { seconds: number; bound: 'memory' | Arithmetic } => {
   const { flops = 0, bytes = 0, arithmetic = 'f32' } = work
-  const computing = flops / (arithmetic === 'int8' ? limits.int8PerSecond : limits.f32PerSecond)
+  // Without instructions for bf16 its products are those of f32.
+  const { f32PerSecond: f32, int8PerSecond: int8, bf16PerSecond } = limits
+  const computing = flops / { f32, int8, bf16: Math.max(f32, bf16PerSecond) }[arithmetic]
   const reading = bytes / limits.readBytesPerSecond
   return reading > computing ? { seconds: reading, bound: 'memory' } : { seconds: computing, bound: arithmetic }
 }

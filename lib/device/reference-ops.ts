@@ -147,7 +147,7 @@ const logSumExp = (x: Float32Array): number => {
 
 /** x as numbers, whether it is f32 or 8-bit codes with scales. */
 const valueAt = ({ spec, floats, codes, scales }: ReferenceTensor, row: number, col: number): number => {
-  if (spec.dtype === 'f32') return floats[row * spec.cols + col]!
+  if (spec.dtype === 'f32' || spec.dtype === 'bf16') return floats[row * spec.cols + col]!
   const block = codesPerScale(spec)
   const code = spec.dtype === 'f8_row' ? floats : codes
   return code[row * spec.cols + col]! * scales[row * Math.ceil(spec.cols / block) + Math.floor(col / block)]!

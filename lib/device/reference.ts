@@ -80,7 +80,7 @@ const decodeWeight = (weight: WeightSpec, sources: readonly RegionSource[], veri
 
 const makeTensor = (program: Program, spec: Program['tensors'][number]): ReferenceTensor => {
   const rows = mostRows(program, spec)
-  const quantized = spec.dtype !== 'f32' && spec.dtype !== 'u32'
+  const quantized = !['f32', 'bf16', 'u32'].includes(spec.dtype)
   const integers = quantized && spec.dtype !== 'f8_row'
   const floats = new Float32Array(integers ? 0 : rows * spec.cols)
   return {

@@ -157,7 +157,10 @@ export class ProgramBuilder {
         hint: "use activations: 'auto' or 'f32'",
       })
     }
-    return this.#once(x, 'bf16', 'f32', 'round_bf16')
+    // Panels of bf16 have a kernel for such rows; others read f32.
+    return weight.dtype === 'bf16'
+      ? this.#once(x, 'bf16', 'bf16', 'round_bf16')
+      : this.#once(x, 'bf16.f32', 'f32', 'round_bf16')
   }
 
   /** silu(gate) · up. */

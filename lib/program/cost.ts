@@ -1,11 +1,23 @@
 /** What an op of a step has to do: operations, and bytes that it moves. */
 import { rowBytes } from '../tensor.js'
-import { absent, type DeviceLayout, type OpSpec, type Program, pagePositions, type WeightSpec } from './program.js'
+import {
+  type ActivationDType,
+  absent,
+  type DeviceLayout,
+  type OpSpec,
+  type Program,
+  pagePositions,
+  type WeightSpec,
+} from './program.js'
 import type { Step } from './step.js'
 import { bagArguments } from './tables.js'
 
-/** Which of a machine's peaks bounds a computation: fused multiply-adds on f32, or products of bytes. */
-export type Arithmetic = 'f32' | 'int8'
+/** Which of a machine's peaks bounds a computation: fused multiply-adds on f32, products of bf16 or products of bytes. */
+export type Arithmetic = 'f32' | 'bf16' | 'int8'
+
+/** What multiplies activations of a dtype. */
+export const arithmeticOf = (activations: ActivationDType | undefined): Arithmetic =>
+  activations?.startsWith('a8') ? 'int8' : activations === 'bf16' ? 'bf16' : 'f32'
 
 /** A piece of work, as far as a machine's limits apply to it. */
 export interface Work {
@@ -91,9 +103,8 @@ export const opCost = (program: Program, layout: DeviceLayout, step: Step, { op,
   const cost = { arithmetic: 'f32' as Arithmetic, bytes, activationBytes }
   if (op === 'gemm') {
     const [out = 0, x = 0, weight = 0] = args
-    const int8 = program.tensors[x]?.dtype.startsWith('a8') === true
     const flops = 2 * elements(out) * (program.weights[weight]?.cols ?? 0)
-    return { ...cost, flops, arithmetic: int8 ? 'int8' : 'f32' }
+    return { ...cost, flops, arithmetic: arithmeticOf(program.tensors[x]?.dtype) }
   }
   if (op === 'embedding_bag') return { ...cost, ...bagWork(program, step, args) }
   if (op === 'interaction') {

@@ -5,10 +5,10 @@
 import type { DTypeName, RowwiseDType } from '../tensor.js'
 
 /**
- * dtypes of activations: f32, u32, and rows quantised to 8 bits: integers with a scale per 32 or 256 elements or per
- * row, or e4m3 floats with a scale per row.
+ * dtypes of activations: f32, bf16, u32, and rows quantised to 8 bits: integers with a scale per 32 or 256 elements or
+ * per row, or e4m3 floats with a scale per row.
  */
-export type ActivationDType = 'f32' | 'u32' | 'a8_32' | 'a8_256' | 'a8_row' | 'f8_row'
+export type ActivationDType = 'f32' | 'bf16' | 'u32' | 'a8_32' | 'a8_256' | 'a8_row' | 'f8_row'
 
 /** What the row count of a tensor follows: the rows of the step, its output rows, or a constant. */
 export type RowDimension = 'rows' | 'outputs' | 'fixed'

@@ -80,11 +80,13 @@ std::vector<Isa> list_isas(std::string& names) {
   };
   list_features(features, names);
   const bool avx2 = has("avx2") && has("fma") && has("f16c") && has("bmi2");
+  const bool avx512 =
+      avx2 && has("avx512f") && has("avx512bw") && has("avx512dq") && has("avx512vl") && has("avx512_vnni");
   return {{"scalar", kernels_scalar, recommend_scalar, true},
           {"avx2", kernels_avx2, recommend_avx2, avx2},
           {"avxvnni", kernels_avxvnni, recommend_avx2, avx2 && has("avx_vnni")},
-          {"avx512", kernels_avx512, recommend_avx512,
-           avx2 && has("avx512f") && has("avx512bw") && has("avx512dq") && has("avx512vl") && has("avx512_vnni")}};
+          {"avx512", kernels_avx512, recommend_avx512, avx512},
+          {"avx512bf16", kernels_avx512bf16, recommend_avx512, avx512 && has("avx512_bf16")}};
 }
 #elif defined(DROVER_ARM64)
 std::vector<Isa> list_isas(std::string& names) {
@@ -137,7 +139,7 @@ Machine read_machine() {
            runnable.c_str());
     }
   }
-  m.asks_second_level = is_intel();
+  m.intel = is_intel();
   m.info.features = features.c_str();
   const SystemCpus cpus = system_cpus();
   m.info.logical_cpus = cpus.logical;
@@ -173,6 +175,18 @@ Machine read_machine() {
 }
 
 }  // namespace
+
+#if defined(DROVER_X86)
+const KernelTable* kernels_avx512bf16() {
+  static const KernelTable table = [] {
+    KernelTable all = *kernels_avx512();
+    all.isa = "avx512bf16";
+    use_bf16_avx512(all);
+    return all;
+  }();
+  return &table;
+}
+#endif
 
 const Machine& machine() {
   static const Machine* m = new Machine(read_machine());

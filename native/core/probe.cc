@@ -83,8 +83,7 @@ void run_probe(Job* base) {
   probe.limits.read_bytes_per_second = read_rate(probe, team, *m.kernels);
   probe.limits.f32_per_second = compute_rate(team, m.kernels->fma_loop);
   probe.limits.int8_per_second = compute_rate(team, m.kernels->byte_dot_loop);
-  if (m.kernels->bf16_dot_loop != nullptr && std::strstr(m.info.features, "avx512_bf16") != nullptr)
-    probe.limits.bf16_per_second = compute_rate(team, m.kernels->bf16_dot_loop);
+  if (m.kernels->bf16_dot_loop != nullptr) probe.limits.bf16_per_second = compute_rate(team, m.kernels->bf16_dot_loop);
   const std::lock_guard<std::mutex> lock(probe.mutex);
   probe.finished = true;
   probe.wake.notify_one();

@@ -50,7 +50,7 @@ typedef struct drover_program drover_program; /* a verified program with its are
 /* ---- the machine ---- */
 
 typedef struct drover_cpu_info {
-  const char* isa;      /* kernel set in use: "scalar", "avx2", "avxvnni", "avx512", "neon", "neondot" */
+  const char* isa;      /* kernel set in use: "scalar", "avx2", "avxvnni", "avx512", "avx512bf16", "neon", ... */
   const char* isa_best; /* the best this CPU has */
   const char* features; /* comma separated: "avx2,fma,f16c,..." */
   uint32_t logical_cpus, physical_cores;

@@ -23,6 +23,9 @@ DROVER_INLINE void store_lanes(float* p, F32x16 a, uint32_t count) {
 void round_bf16(const float* x, uint32_t cols, float* out) {
   for (uint32_t i = 0; i < cols; i++) out[i] = bfloat_to_float(float_to_bfloat(x[i]));
 }
+void write_bf16(const float* x, uint32_t cols, uint16_t* out) {
+  for (uint32_t i = 0; i < cols; i++) out[i] = float_to_bfloat(x[i]);
+}
 
 void rms_norm(const float* x, const float* weight, float eps, uint32_t cols, float* out) {
   F32x16 squares = f_zero();
@@ -111,6 +114,7 @@ void log_softmax(const float* x, uint32_t cols, float* out) {
 
 constexpr void fill_elementwise(KernelTable& table) {
   table.round_bf16 = round_bf16;
+  table.write_bf16 = write_bf16;
   table.rms_norm = rms_norm;
   table.swiglu = swiglu;
   table.rope = rope;

@@ -1,7 +1,11 @@
 // Which GEMM serves which weight format.
 #include "gemm_float.inl"
+// clang-format off
+#include "gemm_bf16.inl"
+#include "gemm_decoded.inl"
 #include "gemm_int.inl"
 #include "gemm_row.inl"
+// clang-format on
 
 namespace drover {
 namespace {
@@ -11,6 +15,7 @@ constexpr void set_gemm(KernelTable& table, DType dtype, GemmFunction run, DType
 }
 
 constexpr void fill_gemm(KernelTable& table) {
+  table.gemm_bf16 = gemm_bf16;
   set_gemm(table, DType::f32, gemm_float<LoadF32>, DType::f32);
   set_gemm(table, DType::f16, gemm_float<LoadF16>, DType::f32);
   set_gemm(table, DType::bf16, gemm_float<LoadBF16>, DType::f32);

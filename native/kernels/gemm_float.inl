@@ -8,19 +8,25 @@
 namespace drover {
 namespace {
 
-struct LoadF32 {
+// What a tile multiplies: how a step of kDepth k is loaded from a panel, and what an element of x is for such a step.
+struct OneByOne {
+  static constexpr uint32_t kDepth = 1;
+  using X = float;
+  static DROVER_INLINE F32x16 product(F32x16 sum, float x, F32x16 column) { return f_fma(f_set(x), column, sum); }
+};
+struct LoadF32 : OneByOne {
   using Element = float;
   static DROVER_INLINE F32x16 load(const float* p) { return f_load(p); }
 };
-struct LoadF16 {
+struct LoadF16 : OneByOne {
   using Element = uint16_t;
   static DROVER_INLINE F32x16 load(const uint16_t* p) { return f_load_half(p); }
 };
-struct LoadE4M3 {  // divided by 256
+struct LoadE4M3 : OneByOne {  // divided by 256
   using Element = uint8_t;
   static DROVER_INLINE F32x16 load(const uint8_t* p) { return f_load_e4m3(p); }
 };
-struct LoadBF16 {
+struct LoadBF16 : OneByOne {
   using Element = uint16_t;
   static DROVER_INLINE F32x16 load(const uint16_t* p) { return f_load_bfloat(p); }
 };
@@ -30,45 +36,47 @@ struct LoadBF16 {
 struct NothingAhead {
   DROVER_INLINE void ask(uint32_t, uint32_t) const {}
 };
-struct Ahead {  // into the second-level cache
+struct NextChunk {  // into the second-level cache
   const uint8_t* at;
   uint64_t stride;
   uint32_t step;
   DROVER_INLINE void ask(uint32_t panel, uint32_t k) const { __builtin_prefetch(at + panel * stride + k * step, 0, 2); }
 };
-template <uint32_t kStep>
+template <uint32_t kStep, typename Ask>
 struct AheadOnce {  // weights that are read once, at `at` itself
   const uint8_t* at;
   uint64_t stride;
   DROVER_INLINE void ask(uint32_t panel, uint32_t k) const {
     if (k * kStep % kLine != 0) return;
-    __builtin_prefetch(at + panel * stride + k * kStep + kNearBytes, 0, 3);
-    __builtin_prefetch(at + panel * stride + k * kStep + kFarBytes, 0, 2);
+    const uint8_t* line = at + panel * stride + k * kStep;
+    if constexpr (Ask::kNear != 0) __builtin_prefetch(line + Ask::kNear, 0, 3);
+    __builtin_prefetch(line + Ask::kFar, 0, 2);
   }
 };
 
-// acc[r][p] += sum over k of x[r][k] * panel p[k]; acc is [rows][acc_stride] floats with panels 16 apart.
+// acc[r][p] += sum over k of x[r][k] * panel p[k], k counting steps; acc is [rows][acc_stride] floats with panels 16
+// apart.
 template <uint32_t kR, uint32_t kP, typename Load, typename Next = NothingAhead>
-DROVER_INLINE void float_tile(const float* x, uint64_t x_stride, const typename Load::Element* w, uint64_t w_stride,
-                              uint32_t depth, float* acc, uint64_t acc_stride, Next next = {}) {
+DROVER_INLINE void float_tile(const typename Load::X* x, uint64_t x_stride, const typename Load::Element* w,
+                              uint64_t w_stride, uint32_t steps, float* acc, uint64_t acc_stride, Next next = {}) {
   F32x16 sum[kR][kP];
 #pragma GCC unroll 16
   for (uint32_t r = 0; r < kR; r++)
 #pragma GCC unroll 4
     for (uint32_t p = 0; p < kP; p++) sum[r][p] = f_load(acc + r * acc_stride + p * 16);
 #pragma GCC unroll 4
-  for (uint32_t k = 0; k < depth; k++) {
-    F32x16 column[kP];
+  for (uint32_t k = 0; k < steps; k++) {
+    decltype(Load::load(w)) column[kP];
 #pragma GCC unroll 4
     for (uint32_t p = 0; p < kP; p++) {
-      column[p] = Load::load(w + p * w_stride + k * 16);
+      column[p] = Load::load(w + p * w_stride + k * (16 * Load::kDepth));
       next.ask(p, k);
     }
 #pragma GCC unroll 16
     for (uint32_t r = 0; r < kR; r++) {
-      const F32x16 value = f_set(x[r * x_stride + k]);
+      const typename Load::X value = x[r * x_stride + k];
 #pragma GCC unroll 4
-      for (uint32_t p = 0; p < kP; p++) sum[r][p] = f_fma(value, column[p], sum[r][p]);
+      for (uint32_t p = 0; p < kP; p++) sum[r][p] = Load::product(sum[r][p], value, column[p]);
     }
   }
 #pragma GCC unroll 16
@@ -106,33 +114,49 @@ inline constexpr uint32_t kBlockTileRows = 12, kBlockTilePanels = 2, kDirectRows
 inline constexpr uint32_t kBlockTileRows = 6, kBlockTilePanels = 1, kDirectRows = 6;
 #endif
 
+// Rows of x as a tile reads them.
+template <typename X>
+struct Rows {
+  const X* at;
+  uint64_t stride;  // elements
+  uint32_t steps;
+};
+
 // Few rows: each weight is read once, straight from its panel, and sums stay in registers for the whole depth.
-template <uint32_t kR, uint32_t kP, typename Load, typename Done>
-void direct_tile(const GemmArgs& args, uint32_t row, uint32_t panel, const typename Load::Element* w, uint64_t w_stride,
-                 float* sums, const Done& done) {
-  const uint64_t x_stride = args.x_stride_bytes / sizeof(float);
+template <uint32_t kR, uint32_t kP, typename Load, typename Ask, typename Done>
+void direct_tile(const Rows<typename Load::X>& x, uint32_t row, uint32_t panel, const typename Load::Element* w,
+                 uint64_t w_stride, float* sums, const Done& done) {
   constexpr uint32_t kElement = sizeof(typename Load::Element);
   for (uint32_t i = 0; i < kR * kP; i++) f_store(sums + i * 16, f_zero());
-  float_tile<kR, kP, Load>(static_cast<const float*>(args.x) + row * x_stride, x_stride, w, w_stride, args.depth, sums,
-                           kP * 16, AheadOnce<16 * kElement>{reinterpret_cast<const uint8_t*>(w), w_stride * kElement});
+  const AheadOnce<16 * kElement * Load::kDepth, Ask> ahead{reinterpret_cast<const uint8_t*>(w), w_stride * kElement};
+  float_tile<kR, kP, Load>(x.at, x.stride, w, w_stride, x.steps, sums, kP * 16, ahead);
   for (uint32_t r = 0; r < kR; r++) {
     for (uint32_t p = 0; p < kP; p++) done(row + r, panel + p, f_load(sums + (r * kP + p) * 16));
   }
 }
+template <uint32_t kR, typename Load, typename Ask, typename Done>
+DROVER_INLINE void direct_panels(const Rows<typename Load::X>& x, uint32_t row, uint32_t panel, uint32_t panel_end,
+                                 const typename Load::Element* w, uint64_t w_stride, float* sums, const Done& done) {
+  constexpr uint32_t kP = kR == 1 ? kVectorPanels : kR > kFloatRows ? kBlockTilePanels : kFloatPanels;
+  for (; panel + kP <= panel_end; panel += kP) {
+    direct_tile<kR, kP, Load, Ask>(x, row, panel, w + panel * w_stride, w_stride, sums, done);
+  }
+  if constexpr (kP > 1) {
+    for (; panel < panel_end; panel++) {
+      direct_tile<kR, 1, Load, Ask>(x, row, panel, w + panel * w_stride, w_stride, sums, done);
+    }
+  }
+}
 template <typename Load, uint32_t kR = kDirectRows, typename Done>
-void direct_rows(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t panel, uint32_t panel_end,
-                 const typename Load::Element* w, uint64_t w_stride, float* sums, const Done& done) {
+void direct_rows(const Rows<typename Load::X>& x, uint32_t row, uint32_t rows, uint32_t panel, uint32_t panel_end,
+                 const typename Load::Element* w, uint64_t w_stride, bool follows, float* sums, const Done& done) {
   if constexpr (kR > 0) {
-    if (rows != kR) return direct_rows<Load, kR - 1>(args, row, rows, panel, panel_end, w, w_stride, sums, done);
-    constexpr uint32_t kP = kR == 1 ? kVectorPanels : kR > kFloatRows ? kBlockTilePanels : kFloatPanels;
-    for (; panel + kP <= panel_end; panel += kP) {
-      direct_tile<kR, kP, Load>(args, row, panel, w + panel * w_stride, w_stride, sums, done);
+    if (rows != kR) return direct_rows<Load, kR - 1>(x, row, rows, panel, panel_end, w, w_stride, follows, sums, done);
+    // Products of a line of weights: with few of them loads follow each other closely.
+    if constexpr (kR * kLine / (16 * Load::kDepth * sizeof(typename Load::Element)) <= 4) {
+      if (follows) return direct_panels<kR, Load, AskOnce>(x, row, panel, panel_end, w, w_stride, sums, done);
     }
-    if constexpr (kP > 1) {
-      for (; panel < panel_end; panel++) {
-        direct_tile<kR, 1, Load>(args, row, panel, w + panel * w_stride, w_stride, sums, done);
-      }
-    }
+    direct_panels<kR, Load, AskTwice>(x, row, panel, panel_end, w, w_stride, sums, done);
   }
 }
 
@@ -144,46 +168,53 @@ struct BlockScratch {
 };
 static_assert(sizeof(BlockScratch) <= kGemmScratchBytes);
 
-template <uint32_t kP, uint32_t kR = kBlockTileRows>
-void block_tile(uint32_t rows, const float* x, const float* w, uint64_t w_stride, uint32_t depth, float* sums,
-                Ahead next) {
+template <typename Tile, uint32_t kP, uint32_t kR = kBlockTileRows>
+void block_tile(uint32_t rows, const typename Tile::X* x, const typename Tile::Element* w, uint64_t w_stride,
+                uint32_t steps, float* sums, NextChunk next) {
   if constexpr (kR > 0) {
     if (rows == kR) {
-      return float_tile<kR, kP, LoadF32>(x, kGemmFloatDepth, w, w_stride, depth, sums, kBlockTilePanels * 16, next);
+      return float_tile<kR, kP, Tile>(x, kGemmFloatDepth / Tile::kDepth, w, w_stride, steps, sums,
+                                      kBlockTilePanels * 16, next);
     }
-    block_tile<kP, kR - 1>(rows, x, w, w_stride, depth, sums, next);
+    block_tile<Tile, kP, kR - 1>(rows, x, w, w_stride, steps, sums, next);
   }
 }
 
 // Many rows. Weights come from memory (or are decoded) once per block of rows, chunk by chunk of the depth; what the
-// rows have in the chunk lies together in L2, whatever their stride. `source.chunk` gives a tile's panels as f32.
+// rows have in the chunk lies together in L2, whatever their stride. `source.chunk` gives a tile's panels and
+// `source.copy` part of a row as its tile wants them.
 template <typename Source, typename Done>
 void float_block(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t panel, uint32_t panels,
                  const Source& source, BlockScratch& scratch, const Done& done) {
+  using Tile = typename Source::Tile;
+  using X = typename Tile::X;
+  static_assert(sizeof(X) == sizeof(float) && kGemmFloatDepth % Tile::kDepth == 0);
   const uint32_t tiles = (rows + kBlockTileRows - 1) / kBlockTileRows, most = (rows + tiles - 1) / tiles;
   const uint32_t groups = (panels + kBlockTilePanels - 1) / kBlockTilePanels;
   const auto width = [&](uint32_t g) { return smaller_of(panels - g * kBlockTilePanels, kBlockTilePanels); };
+  X* copies = reinterpret_cast<X*>(scratch.x);
+  constexpr uint32_t kCopy = kGemmFloatDepth / Tile::kDepth;  // steps of a copied row
   for (uint32_t g = 0; g < groups; g++) {
     for (uint32_t i = 0; i < rows * kBlockTilePanels; i++) f_store(scratch.sums[g][0] + i * 16, f_zero());
   }
   for (uint32_t k = 0; k < args.depth; k += kGemmFloatDepth) {
     const uint32_t depth = smaller_of(args.depth - k, kGemmFloatDepth);
+    const uint32_t steps = (depth + Tile::kDepth - 1) / Tile::kDepth;
     for (uint32_t r = 0; r < rows; r++) {
-      const uint8_t* x = static_cast<const uint8_t*>(args.x) + (row + r) * args.x_stride_bytes;
-      __builtin_memcpy(scratch.x[r], x + k * sizeof(float), depth * sizeof(float));
+      source.copy(static_cast<const uint8_t*>(args.x) + (row + r) * args.x_stride_bytes, k, depth, copies + r * kCopy);
     }
     for (uint32_t g = 0; g < groups; g++) {
       uint64_t stride;
-      const float* w = source.chunk(panel + g * kBlockTilePanels, width(g), k, depth, scratch, &stride);
+      const auto* w = source.chunk(panel + g * kBlockTilePanels, width(g), k, depth, scratch, &stride);
       // The next chunk comes from memory while this one is computed with.
       const bool last = g + 1 == groups;
-      Ahead next = source.ahead(panel + (last ? 0 : (g + 1) * kBlockTilePanels), last ? k + depth : k, tiles);
-      for (uint32_t r = 0; r < rows; r += most, next.at += next.step * kGemmFloatDepth) {
+      NextChunk next = source.ahead(panel + (last ? 0 : (g + 1) * kBlockTilePanels), last ? k + depth : k, tiles);
+      for (uint32_t r = 0; r < rows; r += most, next.at += next.step * kCopy) {
         const uint32_t count = smaller_of(rows - r, most);
         if (width(g) == kBlockTilePanels) {
-          block_tile<kBlockTilePanels>(count, scratch.x[r], w, stride, depth, scratch.sums[g][r], next);
+          block_tile<Tile, kBlockTilePanels>(count, copies + r * kCopy, w, stride, steps, scratch.sums[g][r], next);
         } else {
-          block_tile<1>(count, scratch.x[r], w, stride, depth, scratch.sums[g][r], next);
+          block_tile<Tile, 1>(count, copies + r * kCopy, w, stride, steps, scratch.sums[g][r], next);
         }
       }
     }
@@ -206,9 +237,16 @@ void float_blocks(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, ui
   }
 }
 
+struct FloatRows {
+  using Tile = LoadF32;
+  static DROVER_INLINE void copy(const uint8_t* row, uint32_t k, uint32_t depth, float* out) {
+    __builtin_memcpy(out, row + k * sizeof(float), depth * sizeof(float));
+  }
+};
 // Prepared panels; narrow floats are widened once per chunk.
 template <typename Load>
-struct PanelSource {
+struct PanelSource : FloatRows {
+  PanelSource(const typename Load::Element* panels, uint64_t panel_stride) : w(panels), stride(panel_stride) {}
   using Element = typename Load::Element;
   const Element* w;
   uint64_t stride;  // elements between panels
@@ -227,7 +265,7 @@ struct PanelSource {
     }
   }
   // The chunk from k on, in `parts` of its panels' bytes. (Past the last panel nothing is read: asking is free.)
-  Ahead ahead(uint32_t panel, uint32_t k, uint32_t parts) const {
+  NextChunk ahead(uint32_t panel, uint32_t k, uint32_t parts) const {
     return {reinterpret_cast<const uint8_t*>(w + panel * stride + uint64_t{k} * 16), stride * sizeof(Element),
             (16 * static_cast<uint32_t>(sizeof(Element)) + parts - 1) / parts};
   }
@@ -238,8 +276,10 @@ template <typename Load, typename Done>
 void float_panels_gemm(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin,
                        uint32_t panel_end, const PanelSource<Load>& source, void* scratch, Done done) {
   if (row_end - row_begin <= kDirectRows) {
-    return direct_rows<Load>(args, row_begin, row_end - row_begin, panel_begin, panel_end, source.w, source.stride,
-                             static_cast<float*>(scratch), done);
+    const uint64_t stride = args.x_stride_bytes / sizeof(float);
+    const Rows<float> x{static_cast<const float*>(args.x) + row_begin * stride, stride, args.depth};
+    return direct_rows<Load>(x, row_begin, row_end - row_begin, panel_begin, panel_end, source.w, source.stride,
+                             args.follows, static_cast<float*>(scratch), done);
   }
   float_blocks(args, row_begin, row_end, panel_begin, panel_end, source, scratch, done);
 }
@@ -251,43 +291,6 @@ void gemm_float(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint
   const uint64_t stride = panel_bytes(sizeof(Element) == 4 ? DType::f32 : DType::f16, args.depth) / sizeof(Element);
   float_panels_gemm(args, row_begin, row_end, panel_begin, panel_end, PanelSource<Load>{w, stride}, scratch,
                     Finish{args});
-}
-
-// The file's own rows of any dtype: 16 rows are decoded to f32 and transposed to a panel, chunk by chunk.
-struct DecodedSource {
-  DType type;
-  const GemmArgs& args;
-  uint64_t stride_bytes;
-  const float* chunk(uint32_t panel, uint32_t panels, uint32_t k, uint32_t depth, BlockScratch& scratch,
-                     uint64_t* chunk_stride) const {
-    for (uint32_t p = 0; p < panels; p++) {
-      const uint32_t column = (panel + p) * kPanel;
-      for (uint32_t c = 0; c < kPanel; c++) {
-        float* row = scratch.decoded[c];
-        if (column + c < args.cols) {
-          decode_row(type, args.w + (column + c) * stride_bytes + row_bytes(type, k), depth, row);
-          scale_values(args.scales, column + c, args.depth, k, depth, row);
-        } else {
-          for (uint32_t i = 0; i < depth; i++) row[i] = 0;
-        }
-      }
-      for (uint32_t i = 0; i < depth; i++)
-        for (uint32_t c = 0; c < kPanel; c++) scratch.wide[p][i * 16 + c] = scratch.decoded[c][i];
-    }
-    *chunk_stride = kGemmFloatDepth * 16;
-    return scratch.wide[0];
-  }
-  Ahead ahead(uint32_t, uint32_t, uint32_t) const { return {args.w, 0, 0}; }
-};
-void gemm_decoded(DType type, const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin,
-                  uint32_t panel_end, void* scratch) {
-  float_blocks(args, row_begin, row_end, panel_begin, panel_end, DecodedSource{type, args, row_bytes(type, args.depth)},
-               scratch, Finish{args});
-}
-template <DType kType>
-void gemm_decode(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_t panel_begin, uint32_t panel_end,
-                 void* scratch) {
-  gemm_decoded(kType, args, row_begin, row_end, panel_begin, panel_end, scratch);
 }
 
 }  // namespace

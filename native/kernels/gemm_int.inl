@@ -280,13 +280,14 @@ DROVER_INLINE void place(View (&w)[kV], const uint8_t* panel, uint64_t panel_str
 // How a format's tiles are run, whole depth from panels or chunk by chunk.
 template <typename Format>
 struct Run32 {
+  using Of = Format;
   static constexpr bool kWords = Format::kByteCodes;  // multiplied as 16-bit words where the ISA asks for that
   static uint32_t chunks(uint32_t depth) { return (depth + 255) / 256; }
   static constexpr uint32_t chunk_bytes() { return 8 / Format::kBlocks * Format::kSuper; }
-  template <uint32_t kR, uint32_t kV>
+  template <uint32_t kR, uint32_t kV, typename Ask>
   static void packed(const uint8_t* panel, uint64_t panel_stride, uint32_t column, RowsOf8 x, float* out,
                      uint32_t out_stride) {
-    Packed32<Format, Stream> w[kV];
+    Packed32<Format, Stream<Ask>> w[kV];
     place(w, panel, panel_stride, column);
     RegisterSums<kR, kV> sums;
     for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { sums.at[r][v] = c_zero(); });
@@ -315,13 +316,14 @@ struct Run32 {
 };
 template <typename Format>
 struct Run256 {
+  using Of = Format;
   static constexpr bool kWords = false;
   static uint32_t chunks(uint32_t depth) { return depth / 256; }
   static constexpr uint32_t chunk_bytes() { return Format::kSuper; }
-  template <uint32_t kR, uint32_t kV>
+  template <uint32_t kR, uint32_t kV, typename Ask>
   static void packed(const uint8_t* panel, uint64_t panel_stride, uint32_t column, RowsOf8 x, float* out,
                      uint32_t out_stride) {
-    Packed256<Format, Stream> w[kV];
+    Packed256<Format, Stream<Ask>> w[kV];
     place(w, panel, panel_stride, column);
     RegisterSums<kR, kV> sums;
     for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { sums.at[r][v] = c_zero(); });
@@ -360,16 +362,29 @@ constexpr uint32_t few_vectors(uint32_t rows) {
 }
 
 // Rows [row, row + kR) of `panels` panels straight from their packed form. sums: [kR][panels * kPanel].
-template <typename Run, uint32_t kR, uint32_t kV>
+template <typename Run, uint32_t kR, uint32_t kV, typename Ask>
 DROVER_INLINE void packed_panels(const GemmArgs& args, uint32_t row, uint32_t panel, uint32_t panels,
                                  uint64_t panel_stride, float* sums) {
   const RowsOf8 x{static_cast<const uint8_t*>(args.x) + row * args.x_stride_bytes, args.x_stride_bytes, args.depth};
   const uint32_t cols = panels * kPanel;
   for (uint32_t column = 0; column < cols; column += kV * kColumns) {
-    Run::template packed<kR, kV>(args.w + panel * panel_stride, panel_stride, column, x, sums, cols);
+    Run::template packed<kR, kV, Ask>(args.w + panel * panel_stride, panel_stride, column, x, sums, cols);
   }
   for (uint32_t r = 0; r < kR; r++) {
     for (uint32_t p = 0; p < panels; p++) finish(args, row + r, panel + p, f_load(sums + r * cols + p * kPanel));
+  }
+}
+template <typename Run, uint32_t kR, typename Ask>
+DROVER_INLINE void few_panels(const GemmArgs& args, uint32_t row, uint32_t panel, uint32_t panel_end,
+                              uint64_t panel_stride, float* sums) {
+  constexpr uint32_t kV = few_vectors(kR), kPanels = kV > kPanelVectors ? kV / kPanelVectors : 1;
+  for (; panel + kPanels <= panel_end; panel += kPanels) {
+    packed_panels<Run, kR, kV, Ask>(args, row, panel, kPanels, panel_stride, sums);
+  }
+  if constexpr (kPanels > 1) {
+    for (; panel < panel_end; panel++) {
+      packed_panels<Run, kR, kPanelVectors, Ask>(args, row, panel, 1, panel_stride, sums);
+    }
   }
 }
 template <typename Run, uint32_t kR = kFewRows>
@@ -377,13 +392,12 @@ void few_rows(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t panel,
               uint64_t panel_stride, float* sums) {
   if constexpr (kR > 0) {
     if (rows != kR) return few_rows<Run, kR - 1>(args, row, rows, panel, panel_end, panel_stride, sums);
-    constexpr uint32_t kV = few_vectors(kR), kPanels = kV > kPanelVectors ? kV / kPanelVectors : 1;
-    for (; panel + kPanels <= panel_end; panel += kPanels) {
-      packed_panels<Run, kR, kV>(args, row, panel, kPanels, panel_stride, sums);
+    // Codes in one piece, and few products of each line: loads follow each other closely.
+    constexpr PanelLayout kLayout = Run::Of::kLayout;
+    if constexpr (kLayout.low_bits >= 4 * kR && kLayout.high_bits == 0) {
+      if (args.follows) return few_panels<Run, kR, AskOnce>(args, row, panel, panel_end, panel_stride, sums);
     }
-    if constexpr (kPanels > 1) {
-      for (; panel < panel_end; panel++) packed_panels<Run, kR, kPanelVectors>(args, row, panel, 1, panel_stride, sums);
-    }
+    few_panels<Run, kR, AskTwice>(args, row, panel, panel_end, panel_stride, sums);
   }
 }
 

@@ -37,7 +37,7 @@ static_assert(sizeof(ByteScratch) <= kGemmScratchBytes);
 
 // sums [kR][stride] += `groups` of 4 k. codes: the first line of the first panel, panel_stride from one to the next;
 // x: the rows' codes.
-template <uint32_t kR, uint32_t kV>
+template <uint32_t kR, uint32_t kV, typename Ask>
 void byte_tile(const uint8_t* codes, uint64_t panel_stride, const int8_t* x, uint64_t x_stride, uint32_t groups,
                int32_t* sums, uint32_t stride) {
   ColI sum[kR][kV];
@@ -50,9 +50,9 @@ void byte_tile(const uint8_t* codes, uint64_t panel_stride, const int8_t* x, uin
       const uint32_t column = v * kColumns;
       const uint8_t* line = codes + column / kPanel * panel_stride + uint64_t{g} * kLine + column % kPanel * 4;
       w[v] = byte_codes(b_load(line));
-      if constexpr (kR == 1) {
-        __builtin_prefetch(line + kNearBytes, 0, 3);
-        __builtin_prefetch(line + kFarBytes, 0, 2);
+      if constexpr (kR <= 2) {
+        if constexpr (Ask::kNear != 0) __builtin_prefetch(line + Ask::kNear, 0, 3);
+        __builtin_prefetch(line + Ask::kFar, 0, 2);
       }
     }
     for_tile<kR, kV>([&](uint32_t r, uint32_t v)
@@ -63,10 +63,14 @@ void byte_tile(const uint8_t* codes, uint64_t panel_stride, const int8_t* x, uin
 }
 template <uint32_t kV, uint32_t kR = kByteRows>
 DROVER_INLINE void byte_rows(uint32_t rows, const uint8_t* codes, uint64_t panel_stride, const int8_t* x,
-                             uint64_t x_stride, uint32_t groups, int32_t* sums, uint32_t stride) {
+                             uint64_t x_stride, uint32_t groups, int32_t* sums, uint32_t stride, bool follows) {
   if constexpr (kR > 0) {
-    if (rows == kR) return byte_tile<kR, kV>(codes, panel_stride, x, x_stride, groups, sums, stride);
-    byte_rows<kV, kR - 1>(rows, codes, panel_stride, x, x_stride, groups, sums, stride);
+    if constexpr (kR <= 2) {
+      if (rows == kR && follows)
+        return byte_tile<kR, kV, AskOnce>(codes, panel_stride, x, x_stride, groups, sums, stride);
+    }
+    if (rows == kR) return byte_tile<kR, kV, AskTwice>(codes, panel_stride, x, x_stride, groups, sums, stride);
+    byte_rows<kV, kR - 1>(rows, codes, panel_stride, x, x_stride, groups, sums, stride, follows);
   }
 }
 
@@ -153,7 +157,7 @@ void byte_group(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t pane
 #endif
       for (uint32_t r = 0; r < rows; r += kByteRows) {
         byte_rows<kV>(smaller_of(rows - r, kByteRows), codes, panel_stride, codes_x + r * x_stride, x_stride, groups,
-                      scratch.sums[s][r], kStride);
+                      scratch.sums[s][r], kStride, args.follows);
       }
     }
   }

@@ -239,17 +239,18 @@ struct Q3kFormat : Format256<DType::q3_k> {
 // Panels that are read one after the other: `panel_bytes` each, `skip` from the end of one to the next. (Several such
 // streams are read at once, and panels are short: a tenth would be missed if a stream were asked for along one panel
 // only.)
+template <typename Ask>
 struct Stream {
   uint64_t panel_bytes, skip;
   // The share `kPart` of four of what comes after kBytes at `offset` of `panel`.
   template <uint32_t kBytes, int kPart>
   DROVER_INLINE void ask(const uint8_t* panel, uint64_t offset) const {
-    const uint64_t near = offset + kNearBytes, far = offset + kFarBytes;
+    const uint64_t near = offset + Ask::kNear, far = offset + Ask::kFar;
     const uint8_t* to_first = panel + near + (near < panel_bytes ? 0 : skip);
     const uint8_t* to_second = panel + far + (far < panel_bytes ? 0 : skip);
 #pragma GCC unroll 8
     for (uint32_t i = kPart * kLine; i < kBytes; i += kPairs * kLine) {
-      __builtin_prefetch(to_first + i, 0, 3);
+      if constexpr (Ask::kNear != 0) __builtin_prefetch(to_first + i, 0, 3);
       __builtin_prefetch(to_second + i, 0, 2);
     }
   }

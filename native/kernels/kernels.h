@@ -63,6 +63,7 @@ struct GemmArgs {
   const float* residual;  // [rows, cols] or null; may be y
   uint64_t residual_stride;
   Activation activation;
+  bool follows;  // this CPU fetches by itself most of what a row reads next (panels.h: AskOnce)
 };
 // Computes rows [row_begin, row_end) of panels [panel_begin, panel_end) (16 columns each, the last may be partial).
 // scratch: kGemmScratchBytes, 64-byte aligned, private to the calling thread.
@@ -106,14 +107,17 @@ struct KernelTable {
   // GEMM on prepared panels (prepare.h) by weight dtype, and on the file's own rows by decoding to f32 panels.
   GemmKernel gemm[kDTypeCount];
   GemmFunction gemm_decode[kDTypeCount];  // x is f32; every weight dtype has one
+  // Panels of bf16 times rows of bf16. Subnormal numbers, in and out, count as zero.
+  GemmFunction gemm_bf16;
   // a8 rows of x: x [cols] f32 -> out (layout in quantize.h). Non-finite input gives a NaN scale.
   void (*quantize_a8_32)(const float* x, uint32_t cols, uint8_t* out);
   void (*quantize_a8_256)(const float* x, uint32_t cols, uint8_t* out);
   void (*quantize_a8_row)(const float* x, uint32_t cols, uint8_t* out);
   // bound: what the row's maximum counts as at most, positive; infinity: no bound
   void (*quantize_f8_row)(const float* x, uint32_t cols, float bound, uint8_t* out);
-  // out [cols] = x rounded to bf16, to nearest even
+  // out [cols] = x rounded to bf16, to nearest even; as f32, and as bf16
   void (*round_bf16)(const float* x, uint32_t cols, float* out);
+  void (*write_bf16)(const float* x, uint32_t cols, uint16_t* out);
   // out [cols] = x * weight / sqrt(mean(x^2) + eps)
   void (*rms_norm)(const float* x, const float* weight, float eps, uint32_t cols, float* out);
   // out [cols] = silu(gate) * up
@@ -136,7 +140,7 @@ struct KernelTable {
   uint64_t (*read_bytes)(const uint8_t* data, uint64_t bytes);
   uint64_t (*fma_loop)(uint32_t rounds);
   uint64_t (*byte_dot_loop)(uint32_t rounds);
-  uint64_t (*bf16_dot_loop)(uint32_t rounds);  // null in most sets; runs on CPUs with avx512_bf16 only
+  uint64_t (*bf16_dot_loop)(uint32_t rounds);  // null in sets without such instructions
   // The instructions that multiply floats and bytes, for people.
   const char* float_path;
   const char* byte_path;
@@ -151,6 +155,8 @@ const KernelTable* kernels_scalar();
 const KernelTable* kernels_avx2();
 const KernelTable* kernels_avxvnni();
 const KernelTable* kernels_avx512();
+const KernelTable* kernels_avx512bf16();  // the same, with what this puts into it:
+void use_bf16_avx512(KernelTable& table);
 const KernelTable* kernels_neon();
 const KernelTable* kernels_neondot();
 

@@ -24,10 +24,18 @@
 namespace drover {
 
 inline constexpr uint32_t kLine = 64;
-// How far ahead weights that are read once are asked for: into the first-level cache, and before that into the second.
-// The former alone is held up by its few line buffers whenever something is computed in between: measured on a Xeon
-// with AVX-512, 0.85 to 0.91 of the read bandwidth, and 0.94 to 0.98 with both.
-inline constexpr uint32_t kNearBytes = 2048, kFarBytes = 8192;
+// How many bytes ahead weights that are read once are asked for: into the first-level cache (0: not), and before that
+// into the second. The former alone is held up by its few line buffers whenever something is computed in between:
+// measured on a Xeon with AVX-512, 0.85 to 0.91 of the read bandwidth, and 0.94 to 0.98 with both. Zen 4 wants both too
+// where much is computed. Where loads follow each other closely it finds the way by itself, and requests for what comes
+// soon only get in between: one row reaches 0.75 to 0.85 with both, 0.9 to 1 with one request a KiB ahead, which leads
+// to the next panel (GemmArgs::follows).
+struct AskTwice {
+  static constexpr uint32_t kNear = 2048, kFar = 8192;
+};
+struct AskOnce {
+  static constexpr uint32_t kNear = 0, kFar = 1024;
+};
 
 // What the u16 lines at the start of a superblock hold, as [16] each.
 enum class Halves : uint8_t {

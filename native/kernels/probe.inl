@@ -82,31 +82,10 @@ uint64_t byte_dot_loop(uint32_t rounds) {
   return uint64_t{rounds} * kGroups15 * kChains * kColumns * 4 * 2 + (sum == 0.5f ? 1 : 0);
 }
 
-#ifdef DROVER_AVX512
-__attribute__((target("avx512bf16"))) uint64_t bf16_dot_loop(uint32_t rounds) {
-  __m512 chain[kFmaChains];
-#pragma GCC unroll 10
-  for (uint32_t c = 0; c < kFmaChains; c++) chain[c] = _mm512_set1_ps(static_cast<float>(c));
-  const __m512bh a = _mm512_cvtne2ps_pbh(_mm512_set1_ps(0.5f), _mm512_set1_ps(0.25f));
-  const __m512bh b = _mm512_cvtne2ps_pbh(_mm512_set1_ps(-0.5f), _mm512_set1_ps(0.5f));
-  for (uint32_t i = 0; i < rounds; i++) {
-#pragma GCC unroll 10
-    for (uint32_t c = 0; c < kFmaChains; c++) chain[c] = _mm512_dpbf16_ps(chain[c], a, b);
-  }
-  __m512 sum = chain[0];
-#pragma GCC unroll 10
-  for (uint32_t c = 1; c < kFmaChains; c++) sum = _mm512_add_ps(sum, chain[c]);
-  return uint64_t{rounds} * kFmaChains * 32 * 2 + (_mm512_reduce_add_ps(sum) == 0.5f ? 1 : 0);
-}
-#endif
-
 constexpr void fill_probe(KernelTable& table) {
   table.read_bytes = read_bytes;
   table.fma_loop = fma_loop;
   table.byte_dot_loop = byte_dot_loop;
-#ifdef DROVER_AVX512
-  table.bf16_dot_loop = bf16_dot_loop;
-#endif
   table.float_path = kFmaPath;
   table.byte_path = kDotPath;
 }

@@ -10,8 +10,9 @@
 //           values that e4m3 holds: max|x|, at least 1e-12 and at most the bound, becomes 448; what lies above is cut
 // The scales of blocks are max|x| / 127; q = round to nearest even (x · (127 / max|x|)); a block without a value of
 // 2^-100 or more has scale 0 (127 / max|x| would overflow); a block with a NaN or an infinity has scale NaN and q 0, so
-// that the output becomes NaN instead of a plausible number. A row's size (f32 rows too) is rounded up to 64 bytes, and
-// one more line is added when it would be a multiple of 4,096: rows at such distances fall into the same cache set.
+// that the output becomes NaN instead of a plausible number. A row's size (f32 and bf16 rows too) is rounded up to 64
+// bytes, and one more line is added when it would be a multiple of 4,096: rows at such distances fall into the same
+// cache set.
 #ifndef DROVER_KERNELS_QUANTIZE_H_
 #define DROVER_KERNELS_QUANTIZE_H_
 
@@ -41,6 +42,7 @@ inline constexpr uint64_t activation_row_bytes(DType dtype, uint32_t cols) {
   if (dtype == DType::a8_256) bytes = a8_256_zeros32(cols) + round_up(cols, 256) / 8 * 4;
   if (dtype == DType::a8_row) bytes = a8_row_zero128(cols) + 4;
   if (dtype == DType::f8_row) bytes = f8_row_scale(cols) + 4;
+  if (dtype == DType::bf16) bytes = uint64_t{cols} * 2;
   bytes = round_up(bytes, 64);
   return bytes != 0 && bytes % 4096 == 0 ? bytes + 64 : bytes;
 }

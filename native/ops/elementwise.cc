@@ -65,22 +65,25 @@ const OpImplementation op_quantize = {
     },
     nullptr};
 
-const OpImplementation op_round_bf16 = {[](Check& c) {
-                                          for (uint32_t i = 0; i < 2; i++)
-                                            c.dtype(c.tensor(i), DType::f32, "round_bf16 reads and writes f32");
-                                          c.same_rows(c.tensor(0), c.tensor(1), "round_bf16 keeps the rows");
-                                          c.cols(c.tensor(0), c.tensor(1).cols, "round_bf16 keeps the columns");
-                                          c.apart(c.tensor(0), c.tensor(1), "round_bf16 does not work in place");
-                                        },
-                                        [](const Run& run, const Op& op) {
-                                          const Tensor& out = run.program.tensors[op.argument[0]];
-                                          const Tensor& x = run.program.tensors[op.argument[1]];
-                                          for_rows(run, run.rows_of(out), out.cols, [&](uint32_t row, uint32_t) {
-                                            run.program.kernels->round_bf16(row_f32(x, row), out.cols,
-                                                                            row_f32(out, row));
-                                          });
-                                        },
-                                        nullptr};
+const OpImplementation op_round_bf16 = {
+    [](Check& c) {
+      c.require(c.tensor(0).dtype == DType::f32 || c.tensor(0).dtype == DType::bf16, "round_bf16 writes f32 or bf16",
+                static_cast<int64_t>(c.tensor(0).dtype), static_cast<int64_t>(DType::bf16));
+      c.dtype(c.tensor(1), DType::f32, "round_bf16 reads f32");
+      c.same_rows(c.tensor(0), c.tensor(1), "round_bf16 keeps the rows");
+      c.cols(c.tensor(0), c.tensor(1).cols, "round_bf16 keeps the columns");
+      c.apart(c.tensor(0), c.tensor(1), "round_bf16 does not work in place");
+    },
+    [](const Run& run, const Op& op) {
+      const Tensor& out = run.program.tensors[op.argument[0]];
+      const Tensor& x = run.program.tensors[op.argument[1]];
+      const KernelTable& kernels = *run.program.kernels;
+      for_rows(run, run.rows_of(out), out.cols, [&](uint32_t row, uint32_t) {
+        if (out.dtype == DType::f32) return kernels.round_bf16(row_f32(x, row), out.cols, row_f32(out, row));
+        kernels.write_bf16(row_f32(x, row), out.cols, reinterpret_cast<uint16_t*>(out.data + row * out.stride));
+      });
+    },
+    nullptr};
 
 const OpImplementation op_swiglu = {[](Check& c) {
                                       check_unary(c, "swiglu's gate is f32 of the output's shape");

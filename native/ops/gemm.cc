@@ -10,6 +10,10 @@ namespace {
 const GemmKernel& kernel_of(const drover_program& program, const Weight& w) {
   return program.kernels->gemm[static_cast<uint32_t>(w.dtype)];
 }
+// Panels of bf16 multiply rows of bf16 as well.
+bool bf16_rows(const Weight& w, const Tensor& x, bool prepared) {
+  return prepared && w.dtype == DType::bf16 && x.dtype == DType::bf16;
+}
 
 // Rows and panels per task: what the kernel takes at most, unless this core's second-level cache holds less or that
 // makes too few tasks.
@@ -72,8 +76,8 @@ const OpImplementation op_gemm = {
       c.apart(out, x, "gemm does not work in place");
       const bool prepared = (w.flags & kPrepare) != 0;
       const DType wanted = prepared ? kernel_of(c.program, w).activations : DType::f32;
-      c.require(x.dtype == wanted, "gemm's input has the dtype its weight asks for", static_cast<int64_t>(x.dtype),
-                static_cast<int64_t>(wanted));
+      c.require(x.dtype == wanted || bf16_rows(w, x, prepared), "gemm's input has the dtype its weight asks for",
+                static_cast<int64_t>(x.dtype), static_cast<int64_t>(wanted));
       c.require(!prepared || w.dtype != DType::i8 || w.cols <= kMostByteDepth, "i8 sums fit 32 bits", w.cols,
                 kMostByteDepth);
       if (!c.absent(3)) {
@@ -109,10 +113,12 @@ const OpImplementation op_gemm = {
         args.residual_stride = run.program.tensors[op.argument[4]].stride / 4;
       }
       args.activation = static_cast<Activation>(op.argument[5]);
+      args.follows = !machine().intel;
       if (args.rows == 0 || args.cols == 0) return;
-      const GemmFunction kernel = w.prepared != nullptr
-                                      ? kernel_of(run.program, w).run
-                                      : run.program.kernels->gemm_decode[static_cast<uint32_t>(w.dtype)];
+      const KernelTable& kernels = *run.program.kernels;
+      const GemmFunction kernel = bf16_rows(w, x, w.prepared != nullptr) ? kernels.gemm_bf16
+                                  : w.prepared != nullptr ? kernel_of(run.program, w).run
+                                                          : kernels.gemm_decode[static_cast<uint32_t>(w.dtype)];
       const uint32_t panels = (args.cols + kPanel - 1) / kPanel;
       if (args.rows <= kFewRows) {
         const Portions portions(panels, run.team.threads());
@@ -121,7 +127,7 @@ const OpImplementation op_gemm = {
         });
         return;
       }
-      const bool floats = x.dtype == DType::f32 || x.dtype == DType::f8_row;
+      const bool floats = x.dtype == DType::f32 || x.dtype == DType::f8_row || x.dtype == DType::bf16;
       const Tiles tile = tiles_of(args.rows, panels, args.depth, run.team.threads(), floats);
       const uint32_t row_tiles = (args.rows + tile.rows - 1) / tile.rows;
       const uint32_t panel_tiles = (panels + tile.panels - 1) / tile.panels;

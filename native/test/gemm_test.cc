@@ -96,13 +96,16 @@ Input make_input(const KernelTable& table, DType type, uint32_t rows, uint32_t d
     uint8_t* to = input.stored.data() + r * stride;
     const float* from = x.data() + uint64_t{r} * depth;
     if (type == DType::f32) std::memcpy(to, from, depth * 4);
+    if (type == DType::bf16) table.write_bf16(from, depth, reinterpret_cast<uint16_t*>(to));
     if (type == DType::a8_32) table.quantize_a8_32(from, depth, to);
     if (type == DType::a8_256) table.quantize_a8_256(from, depth, to);
     if (type == DType::a8_row) table.quantize_a8_row(from, depth, to);
     if (type == DType::f8_row) table.quantize_f8_row(from, depth, INFINITY, to);
     for (uint32_t k = 0; k < depth; k++) {
       float value = from[k];
-      if (type != DType::f32) {
+      if (type == DType::bf16) {
+        value = bfloat_to_float(reinterpret_cast<const uint16_t*>(to)[k]);
+      } else if (type != DType::f32) {
         const uint32_t block = type == DType::a8_32 ? 32 : type == DType::a8_256 ? 256 : depth;
         const uint64_t scales = type == DType::a8_32    ? a8_32_scales(depth)
                                 : type == DType::a8_256 ? a8_256_scales(depth)
@@ -163,6 +166,7 @@ struct Case {
   bool decoded;  // on the file's rows
   bool epilogue;
   Activation activation;
+  bool bf16_rows = false;
 };
 
 void check_gemm(const Case& c, Random& random) {
@@ -187,8 +191,10 @@ void check_gemm(const Case& c, Random& random) {
   // The scalar set whole, which is compared with the oracle; then every set, itself too, cut at random places.
   for (uint32_t turn = 0; turn <= tables.size(); turn++) {
     const KernelTable* table = tables[turn == 0 ? 0 : turn - 1];
-    const DType activations = c.decoded ? DType::f32 : table->gemm[index].activations;
-    const GemmFunction run = c.decoded ? table->gemm_decode[index] : table->gemm[index].run;
+    const DType activations = c.decoded ? DType::f32 : c.bf16_rows ? DType::bf16 : table->gemm[index].activations;
+    const GemmFunction run = c.decoded     ? table->gemm_decode[index]
+                             : c.bf16_rows ? table->gemm_bf16
+                                           : table->gemm[index].run;
     const Input input = make_input(*table, activations, c.rows, depth, x);
     Buffer<float> y(residual);
     Buffer<uint8_t> scratch(kGemmScratchBytes);
@@ -317,6 +323,52 @@ void check_i8_extremes() {
   }
 }
 
+// Numbers around the smallest normal one: what is below counts as zero, in weights, rows and sums, in every set.
+void check_bf16_subnormals() {
+  Random random(7);
+  const uint32_t depth = 71, cols = 35, panels = 3;
+  const auto tiny = [&] { return static_cast<uint16_t>((random.below(2) << 15) | random.below(60 << 7)); };
+  const auto small = [&] {
+    return static_cast<uint16_t>((random.below(2) << 15) | ((62 << 7) + random.below(8 << 7)));
+  };
+  Buffer<uint16_t> file(cols * depth);
+  for (uint64_t i = 0; i < file.count(); i++) file[i] = i % 3 == 0 ? static_cast<uint16_t>(random.below(300)) : small();
+  Buffer<uint8_t> prepared(prepared_bytes(DType::bf16, cols, depth)), scratch(kGemmScratchBytes);
+  prepare_panels(DType::bf16, reinterpret_cast<uint8_t*>(file.data()), cols, depth, 0, panels, prepared.data());
+  for (const uint32_t rows : {1u, 7u, 30u}) {
+    const uint64_t stride = activation_row_bytes(DType::bf16, depth);
+    Buffer<uint8_t> x(stride * rows);
+    for (uint32_t r = 0; r < rows; r++)
+      for (uint32_t k = 0; k < depth; k++)
+        reinterpret_cast<uint16_t*>(x.data() + r * stride)[k] = r % 2 == 0 ? tiny() : small();
+    Buffer<float> first(uint64_t{rows} * cols), y(first.count());
+    uint32_t kept = 0, lost = 0;
+    for (const KernelTable* table : runnable_tables()) {
+      GemmArgs args{};
+      args.x = x.data();
+      args.x_stride_bytes = stride;
+      args.w = prepared.data();
+      args.rows = rows;
+      args.cols = cols;
+      args.depth = depth;
+      args.y = y.data();
+      args.y_stride = cols;
+      table->gemm_bf16(args, 0, rows, 0, panels, scratch.data());
+      if (table == runnable_tables()[0]) std::memcpy(first.data(), y.data(), y.bytes());
+      CHECK(std::memcmp(first.data(), y.data(), y.bytes()) == 0, "%s: %u rows of subnormal numbers", table->isa, rows);
+      for (uint64_t i = 0; i < y.count(); i++) {
+        kept += y[i] != 0 ? 1 : 0;
+        lost += y[i] == 0 ? 1 : 0;
+        CHECK(y[i] == 0 || std::fabs(y[i]) >= 0x1p-126f, "%s: %g is subnormal", table->isa, y[i]);
+      }
+    }
+    CHECK(lost > 0 && (rows == 1 || kept > 0), "%u rows: %u sums were kept, %u flushed", rows, kept, lost);
+    // The switch is put back.
+    const volatile float smallest = 0x1p-126f;
+    CHECK(smallest / 2 != 0, "subnormal numbers are flushed from now on");
+  }
+}
+
 // A NaN among the codes shows in its column and nowhere else.
 void check_f8_nan() {
   Random random(5);
@@ -370,6 +422,16 @@ int main() {
   check_gemm({DType::i8, 7, 16 * 9, 1025, false, true, Activation::kNone}, random);
   check_i8_extremes();
   check_f8_nan();
+  check_bf16_subnormals();
+  for (uint32_t turn = 0; turn < 24; turn++) {
+    const uint32_t depth = turn % 4 == 3 ? 257 + random.below(500) : 1 + random.below(100);
+    check_gemm({DType::bf16, rows[random.below(12)], cols[random.below(8)], depth, false, turn % 3 != 0,
+                static_cast<Activation>(turn % 5), true},
+               random);
+  }
+  check_gemm({DType::bf16, 300, 530, 271, false, true, Activation::kNone, true}, random);
+  // More than fits beside the sums: few rows take the way of many.
+  check_gemm({DType::bf16, 5, 33, 60001, false, false, Activation::kNone, true}, random);
   for (const DType dtype : {DType::f32, DType::f16}) {
     check_gemm({dtype, 200, 70, 30, false, true, Activation::kNone}, random);
     check_gemm({dtype, 200, 20, 30, true, true, Activation::kNone}, random);

@@ -17,6 +17,7 @@ inline std::vector<const drover::KernelTable*> runnable_tables() {
   if ((a >> 4 & 1) != 0) tables.push_back(drover::kernels_avxvnni());
   if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw"))
     tables.push_back(drover::kernels_avx512());
+  if (tables.back() == drover::kernels_avx512() && (a >> 5 & 1) != 0) tables.push_back(drover::kernels_avx512bf16());
 #elif defined(DROVER_ARM64)
   tables.push_back(drover::kernels_neon());
   if (drover::arm_features().dot_product) tables.push_back(drover::kernels_neondot());

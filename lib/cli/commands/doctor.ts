@@ -18,7 +18,7 @@ const hugePages = async (): Promise<string> => {
 interface KernelChoice {
   weights: string
   /** What the kernel multiplies: f32, or 8 bits with a scale per 32 or per 256 elements. */
-  activations: Exclude<ActivationDType, 'u32'>
+  activations: Exclude<ActivationDType, 'u32' | 'bf16'>
   kernel: string
   /** Instructions that do its work. */
   path: string
@@ -79,7 +79,10 @@ const limitLines = (limits: Limits): string[][] => {
     ['reads memory at', `${giga(limits.readBytesPerSecond)} GB/s (${over}${short})`],
     ['f32 multiply-adds', `${giga(limits.f32PerSecond)} GFLOP/s`],
     ['products of bytes', `${giga(limits.int8PerSecond)} Gop/s`],
-    ['BF16 products', limits.bf16PerSecond > 0 ? `${giga(limits.bf16PerSecond)} GFLOP/s, not used yet` : 'none'],
+    [
+      'BF16 products',
+      limits.bf16PerSecond > 0 ? `${giga(limits.bf16PerSecond)} GFLOP/s, for activations: 'bf16'` : 'none',
+    ],
   ]
 }
 
