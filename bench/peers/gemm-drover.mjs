@@ -10,7 +10,7 @@ const { rowBytes } = require('../../dist/tensor.js')
 const { version } = require('../../dist/version.js')
 
 const { format, rows, threads, size } = task
-const dtype = { f32: 'f32', f16: 'f16', int8: 'i8', int4: 'q4_0' }[format]
+const dtype = { f32: 'f32', f16: 'f16', bf16: 'bf16', int8: 'i8', int4: 'q4_0' }[format]
 const bytes = rowBytes(dtype, size) * size
 const layers = Math.ceil(task.bytes / bytes)
 const mostRows = Math.max(...rows)
@@ -20,7 +20,7 @@ const builder = new ProgramBuilder(cpuDevice.layout, {
   maxSequences: 1,
   maxPages: 0,
   vocabulary: 0,
-  activations: 'auto',
+  activations: format === 'bf16' ? 'bf16' : 'auto',
 })
 let value = builder.input('x', 'rows', size)
 const stride = rowBytes(dtype, size)
@@ -41,8 +41,9 @@ for (let i = 0; i < data.length; i++) {
 }
 const halves = new Uint16Array(data.buffer)
 const words = new Uint32Array(data.buffer)
-// f32: +-2^-6 to 2^-5; f16: the same; blocks of 4-bit codes: a scale of 2^-8; rows of 8-bit codes: of 2^-12.
+// f32: +-2^-6 to 2^-5; bf16, f16: the same; blocks of 4-bit codes: a scale of 2^-8; rows of 8-bit codes: of 2^-12.
 if (dtype === 'f32') for (let i = 0; i < words.length; i++) words[i] = (words[i] & 0x807fffff) | (121 << 23)
+else if (dtype === 'bf16') for (let i = 0; i < halves.length; i++) halves[i] = (halves[i] & 0x807f) | (121 << 7)
 else if (dtype === 'f16') for (let i = 0; i < halves.length; i++) halves[i] = (halves[i] & 0x83ff) | (9 << 10)
 else if (dtype === 'q4_0') {
   for (let at = 0; at + 1 < data.length; at += 18) {

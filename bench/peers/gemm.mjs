@@ -2,14 +2,14 @@
 // a chain of layers with 4096 x 4096 weights, so many that no cache holds a noticeable part of them, for 1, 8, 32 and
 // 512 rows. One process per engine and format, engine after engine, round after round.
 //
-//   npm run bench:gemm -- [--formats f32,f16,int8,int4] [--rows 1,8,32,512] [--threads 2] [--rounds 3]
+//   npm run bench:gemm -- [--formats f32,f16,bf16,int8,int4] [--rows 1,8,32,512] [--threads 2] [--rounds 3]
 //       [--engines numpy,torch,onnxruntime] [--out bench/results/gemm-peers]
 //
-// Formats: f32; f16 weights, f32 activations; int8 with a scale per row of the weight and activations rounded as they come
-// (a scale per row; the peers' is one per tensor); int4 with a scale per block of 32 (drover q4_0). A ratio is the median
-// over rounds of peer's time / drover's time.
+// Formats: f32; f16 weights, f32 activations; bf16 weights and activations; int8 with a scale per row of the weight and
+// activations rounded as they come (a scale per row; the peers' is one per tensor); int4 with a scale per block of 32
+// (drover q4_0). A ratio is the median over rounds of peer's time / drover's time.
 import { spawn } from 'node:child_process'
-import { mkdirSync, renameSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { availableParallelism, cpus } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -21,20 +21,26 @@ import { venvPython } from './venv.mjs'
 const here = dirname(fileURLToPath(import.meta.url))
 const { values: options } = parseArgs({
   options: {
-    formats: { type: 'string', default: 'f32,f16,int8,int4' },
+    formats: { type: 'string', default: 'f32,f16,bf16,int8,int4' },
     rows: { type: 'string', default: '1,8,32,512' },
     threads: { type: 'string', default: String(availableParallelism()) },
     rounds: { type: 'string', default: '3' },
+    help: { type: 'boolean', default: false },
     engines: { type: 'string', default: 'numpy,torch,onnxruntime' },
     out: { type: 'string', default: join(here, '..', 'results', 'gemm-peers') },
   },
 })
+if (options.help) {
+  const source = readFileSync(fileURLToPath(import.meta.url), 'utf8')
+  console.log(source.slice(0, source.indexOf('import ')))
+  process.exit(0)
+}
 const list = (text) => text.split(',').filter(Boolean)
 /** What each engine has a kernel for. */
 const formatsOf = {
-  drover: ['f32', 'f16', 'int8', 'int4'],
+  drover: ['f32', 'f16', 'bf16', 'int8', 'int4'],
   numpy: ['f32'],
-  torch: ['f32', 'f16', 'int8'],
+  torch: ['f32', 'f16', 'bf16', 'int8'],
   onnxruntime: ['f32', 'int8', 'int4'],
 }
 const packagesOf = { numpy: ['numpy'], torch: ['numpy', 'torch'], onnxruntime: ['numpy', 'onnx', 'onnxruntime'] }

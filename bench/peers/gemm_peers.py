@@ -10,7 +10,7 @@ import numpy as np
 
 task = json.loads(sys.argv[1])
 SIZE = task["size"]
-BYTES = {"f32": 4, "f16": 2, "int8": 1, "int4": 0.5}[task["format"]]
+BYTES = {"f32": 4, "f16": 2, "bf16": 2, "int8": 1, "int4": 0.5}[task["format"]]
 random = np.random.default_rng(1)
 LAYERS = int(np.ceil(task["bytes"] / (SIZE * SIZE * BYTES)))
 
@@ -44,13 +44,16 @@ def torch_chain():
         if task["format"] in kinds:
             wrapped = torch.nn.Sequential(layer)
             layer = torch.ao.quantization.quantize_dynamic(wrapped, {torch.nn.Linear}, dtype=kinds[task["format"]])
+        if task["format"] == "bf16":
+            layer = layer.to(torch.bfloat16)
         layers.append(layer)
 
     def run(x):
         for layer in layers:
             x = layer(x)
 
-    return torch.__version__, run, lambda rows: torch.randn(rows, SIZE)
+    dtype = torch.bfloat16 if task["format"] == "bf16" else torch.float32
+    return torch.__version__, run, lambda rows: torch.randn(rows, SIZE, dtype=dtype)
 
 
 def onnx_chain():

@@ -53,6 +53,7 @@ DROVER_INLINE void copy_bfloats(const uint16_t* row, uint32_t depth, float* out)
 struct BfloatSource : PanelSource<LoadBF16> {
   using PanelSource::PanelSource;
 #endif
+  static constexpr uint32_t kElement = sizeof(uint16_t);
   static DROVER_INLINE void copy(const uint8_t* row, uint32_t k, uint32_t depth, Tile::X* out) {
     copy_bfloats(reinterpret_cast<const uint16_t*>(row) + k, depth, out);
   }

@@ -152,8 +152,7 @@ void direct_rows(const Rows<typename Load::X>& x, uint32_t row, uint32_t rows, u
                  const typename Load::Element* w, uint64_t w_stride, bool follows, float* sums, const Done& done) {
   if constexpr (kR > 0) {
     if (rows != kR) return direct_rows<Load, kR - 1>(x, row, rows, panel, panel_end, w, w_stride, follows, sums, done);
-    // Products of a line of weights: with few of them loads follow each other closely.
-    if constexpr (kR * kLine / (16 * Load::kDepth * sizeof(typename Load::Element)) <= 4) {
+    if constexpr (close_loads(kR, kLine / (16 * Load::kDepth * sizeof(typename Load::Element)))) {
       if (follows) return direct_panels<kR, Load, AskOnce>(x, row, panel, panel_end, w, w_stride, sums, done);
     }
     direct_panels<kR, Load, AskTwice>(x, row, panel, panel_end, w, w_stride, sums, done);
@@ -177,6 +176,19 @@ void block_tile(uint32_t rows, const typename Tile::X* x, const typename Tile::E
                                       kBlockTilePanels * 16, next);
     }
     block_tile<Tile, kP, kR - 1>(rows, x, w, w_stride, steps, sums, next);
+  }
+}
+
+// Asks for part `part` of `parts` of what rows of `element` bytes per k hold from k on, as far as the next copy goes.
+DROVER_INLINE void ask_rows(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t k, uint32_t element,
+                            uint32_t part, uint32_t parts) {
+  if (k >= args.depth) return;
+  const uint32_t lines = (smaller_of(args.depth - k, kGemmFloatDepth) * element + kLine - 1) / kLine;
+  const uint8_t* x = static_cast<const uint8_t*>(args.x) + row * args.x_stride_bytes + uint64_t{k} * element;
+  for (uint32_t r = 0; r < rows; r++, x += args.x_stride_bytes) {
+    for (uint32_t i = part * lines / parts; i < (part + 1) * lines / parts; i++) {
+      __builtin_prefetch(x + i * kLine, 0, 2);
+    }
   }
 }
 
@@ -206,11 +218,12 @@ void float_block(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t pan
     for (uint32_t g = 0; g < groups; g++) {
       uint64_t stride;
       const auto* w = source.chunk(panel + g * kBlockTilePanels, width(g), k, depth, scratch, &stride);
-      // The next chunk comes from memory while this one is computed with.
+      // The next chunk comes from memory while this one is computed with, and so do the rows' next parts.
       const bool last = g + 1 == groups;
       NextChunk next = source.ahead(panel + (last ? 0 : (g + 1) * kBlockTilePanels), last ? k + depth : k, tiles);
       for (uint32_t r = 0; r < rows; r += most, next.at += next.step * kCopy) {
         const uint32_t count = smaller_of(rows - r, most);
+        ask_rows(args, row + r, count, k + depth, Source::kElement, g, groups);
         if (width(g) == kBlockTilePanels) {
           block_tile<Tile, kBlockTilePanels>(count, copies + r * kCopy, w, stride, steps, scratch.sums[g][r], next);
         } else {
@@ -239,6 +252,7 @@ void float_blocks(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, ui
 
 struct FloatRows {
   using Tile = LoadF32;
+  static constexpr uint32_t kElement = sizeof(float);
   static DROVER_INLINE void copy(const uint8_t* row, uint32_t k, uint32_t depth, float* out) {
     __builtin_memcpy(out, row + k * sizeof(float), depth * sizeof(float));
   }

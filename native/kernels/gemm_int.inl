@@ -392,9 +392,11 @@ void few_rows(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t panel,
               uint64_t panel_stride, float* sums) {
   if constexpr (kR > 0) {
     if (rows != kR) return few_rows<Run, kR - 1>(args, row, rows, panel, panel_end, panel_stride, sums);
-    // Codes in one piece, and few products of each line: loads follow each other closely.
+    // Codes in one piece, with few products of a line. (Superblocks of 256 gained nothing with AVX2, where it was
+    // tried.)
     constexpr PanelLayout kLayout = Run::Of::kLayout;
-    if constexpr (kLayout.low_bits >= 4 * kR && kLayout.high_bits == 0) {
+    constexpr bool kOnePiece = kLayout.low_bits >= 4 && kLayout.high_bits == 0;
+    if constexpr (kOnePiece && close_loads(kR, 16 / kLayout.low_bits) && (kCloseProducts > 1 || kLayout.depth == 64)) {
       if (args.follows) return few_panels<Run, kR, AskOnce>(args, row, panel, panel_end, panel_stride, sums);
     }
     few_panels<Run, kR, AskTwice>(args, row, panel, panel_end, panel_stride, sums);

@@ -50,7 +50,7 @@ void byte_tile(const uint8_t* codes, uint64_t panel_stride, const int8_t* x, uin
       const uint32_t column = v * kColumns;
       const uint8_t* line = codes + column / kPanel * panel_stride + uint64_t{g} * kLine + column % kPanel * 4;
       w[v] = byte_codes(b_load(line));
-      if constexpr (kR <= 2) {
+      if constexpr (close_loads(kR, 2)) {
         if constexpr (Ask::kNear != 0) __builtin_prefetch(line + Ask::kNear, 0, 3);
         __builtin_prefetch(line + Ask::kFar, 0, 2);
       }
@@ -65,7 +65,7 @@ template <uint32_t kV, uint32_t kR = kByteRows>
 DROVER_INLINE void byte_rows(uint32_t rows, const uint8_t* codes, uint64_t panel_stride, const int8_t* x,
                              uint64_t x_stride, uint32_t groups, int32_t* sums, uint32_t stride, bool follows) {
   if constexpr (kR > 0) {
-    if constexpr (kR <= 2) {
+    if constexpr (close_loads(kR, 2)) {
       if (rows == kR && follows)
         return byte_tile<kR, kV, AskOnce>(codes, panel_stride, x, x_stride, groups, sums, stride);
     }

@@ -28,7 +28,7 @@ Tiles tiles_of(uint32_t rows, uint32_t panels, uint32_t depth, uint32_t threads,
     // Sums, and the rows' part in a chunk of the depth. Fewer panels cost copies of that part, fewer rows reread
     // weights.
     const auto bytes = [&] { return uint64_t{tile.rows} * (tile.panels * kPanel + kGemmFloatDepth) * sizeof(float); };
-    while (bytes() > room && tile.panels > 8) (tile.rows > 8 * tile.panels ? tile.rows : tile.panels) /= 2;
+    while (bytes() > room && tile.panels > 8) (tile.rows >= 8 * tile.panels ? tile.rows : tile.panels) /= 2;
   } else {
     // The rows, which every pair of panels reads again.
     while (uint64_t{tile.rows} * depth > room && tile.rows > 24) tile.rows -= 12;
