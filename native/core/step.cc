@@ -178,10 +178,15 @@ drover_code run_step(drover_program& p, const Step& step, drover_error* error) {
     team.measure(p.worker_times.data());
   }
   for (uint32_t i = step.first_op; i < step.end_op; i++) {
+    const OpImplementation& op = *kOps[p.ops[i].opcode].implementation;
     if (profile) {
-      run_timed(run, i);
+      run_timed(run, i);  // one by one: each has a line of its own
+    } else if (const uint32_t together =
+                   op.run_together == nullptr ? 0 : op.run_together(run, &p.ops[i], step.end_op - i);
+               together != 0) {
+      i += together - 1;
     } else {
-      kOps[p.ops[i].opcode].implementation->run(run, p.ops[i]);
+      op.run(run, p.ops[i]);
     }
     if (team.cancelled()) return fail(error, DROVER_ABORTED, static_cast<int32_t>(i), 0, 0, "the step was aborted");
   }

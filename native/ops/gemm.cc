@@ -62,6 +62,72 @@ class Portions {
 };
 constexpr uint32_t kFewRows = 16;
 
+struct Call {
+  GemmArgs args;
+  GemmFunction kernel;
+  uint32_t panels;
+};
+Call call_of(const Run& run, const Op& op) {
+  const Tensor& out = run.program.tensors[op.argument[0]];
+  const Tensor& x = run.program.tensors[op.argument[1]];
+  const Weight& w = run.program.weights[op.argument[2]];
+  const KernelTable& kernels = *run.program.kernels;
+  Call call{};
+  GemmArgs& args = call.args;
+  args.x = x.data;
+  args.x_stride_bytes = x.stride;
+  args.w = w.prepared != nullptr ? w.prepared : w.file;
+  args.scales = w.scales;
+  args.rows = run.rows_of(out);
+  args.cols = w.rows;
+  args.depth = w.cols;
+  args.y = row_f32(out, 0);
+  args.y_stride = out.stride / 4;
+  if (op.argument[3] != kNone) args.bias = run.program.weights[op.argument[3]].decoded;
+  if (op.argument[4] != kNone) {
+    args.residual = row_f32(run.program.tensors[op.argument[4]], 0);
+    args.residual_stride = run.program.tensors[op.argument[4]].stride / 4;
+  }
+  args.activation = static_cast<Activation>(op.argument[5]);
+  args.follows = !machine().intel;
+  call.kernel = bf16_rows(w, x, w.prepared != nullptr) ? kernels.gemm_bf16
+                : w.prepared != nullptr                ? kernel_of(run.program, w).run
+                                                       : kernels.gemm_decode[static_cast<uint32_t>(w.dtype)];
+  call.panels = (args.cols + kPanel - 1) / kPanel;
+  return call;
+}
+
+// Calls over few rows share one row of tasks: no worker waits for the others between them.
+constexpr uint32_t kMostCalls = 4;
+void run_few(const Run& run, const Call* calls, uint32_t count) {
+  uint32_t panels = 0;
+  for (uint32_t i = 0; i < count; i++) panels += calls[i].panels;
+  const Portions portions(panels, run.team.threads());
+  run.team.parallel(portions.count(), [&](uint32_t task, uint32_t worker) {
+    uint32_t begin = portions.begin(task), end = portions.begin(task + 1);
+    for (uint32_t i = 0; i < count && begin < end; i++) {
+      const Call& call = calls[i];
+      const uint32_t to = smaller_of(end, call.panels);
+      if (begin < to) {
+        call.kernel(call.args, 0, call.args.rows, begin, to, run.scratch(worker));
+        begin = to;
+      }
+      begin -= smaller_of(begin, call.panels);
+      end -= smaller_of(end, call.panels);
+    }
+  });
+}
+
+// Whether `next` may run beside `op`: both read x, which therefore keeps its place, and nothing else that an op writes;
+// their outputs lie apart (that of an op whose result nobody wants may be the other's place).
+bool beside(const Run& run, const Op& op, const Op& next) {
+  const Tensor& a = run.program.tensors[op.argument[0]];
+  const Tensor& b = run.program.tensors[next.argument[0]];
+  const uint64_t rows = run.rows_of(a);
+  return next.opcode == op.opcode && next.argument[1] == op.argument[1] && next.argument[4] == kNone &&
+         (a.data + rows * a.stride <= b.data || b.data + rows * b.stride <= a.data);
+}
+
 }  // namespace
 
 const OpImplementation op_gemm = {
@@ -94,50 +160,39 @@ const OpImplementation op_gemm = {
                 static_cast<int64_t>(Activation::kCount));
     },
     [](const Run& run, const Op& op) {
-      const Tensor& out = run.program.tensors[op.argument[0]];
-      const Tensor& x = run.program.tensors[op.argument[1]];
-      const Weight& w = run.program.weights[op.argument[2]];
-      GemmArgs args{};
-      args.x = x.data;
-      args.x_stride_bytes = x.stride;
-      args.w = w.prepared != nullptr ? w.prepared : w.file;
-      args.scales = w.scales;
-      args.rows = run.rows_of(out);
-      args.cols = w.rows;
-      args.depth = w.cols;
-      args.y = row_f32(out, 0);
-      args.y_stride = out.stride / 4;
-      if (op.argument[3] != kNone) args.bias = run.program.weights[op.argument[3]].decoded;
-      if (op.argument[4] != kNone) {
-        args.residual = row_f32(run.program.tensors[op.argument[4]], 0);
-        args.residual_stride = run.program.tensors[op.argument[4]].stride / 4;
-      }
-      args.activation = static_cast<Activation>(op.argument[5]);
-      args.follows = !machine().intel;
+      const Call call = call_of(run, op);
+      const GemmArgs& args = call.args;
       if (args.rows == 0 || args.cols == 0) return;
-      const KernelTable& kernels = *run.program.kernels;
-      const GemmFunction kernel = bf16_rows(w, x, w.prepared != nullptr) ? kernels.gemm_bf16
-                                  : w.prepared != nullptr ? kernel_of(run.program, w).run
-                                                          : kernels.gemm_decode[static_cast<uint32_t>(w.dtype)];
-      const uint32_t panels = (args.cols + kPanel - 1) / kPanel;
-      if (args.rows <= kFewRows) {
-        const Portions portions(panels, run.team.threads());
-        run.team.parallel(portions.count(), [&](uint32_t task, uint32_t worker) {
-          kernel(args, 0, args.rows, portions.begin(task), portions.begin(task + 1), run.scratch(worker));
-        });
-        return;
-      }
-      const bool floats = x.dtype == DType::f32 || x.dtype == DType::f8_row || x.dtype == DType::bf16;
-      const Tiles tile = tiles_of(args.rows, panels, args.depth, run.team.threads(), floats);
+      if (args.rows <= kFewRows) return run_few(run, &call, 1);
+      const DType type = run.program.tensors[op.argument[1]].dtype;
+      const bool floats = type == DType::f32 || type == DType::f8_row || type == DType::bf16;
+      const Tiles tile = tiles_of(args.rows, call.panels, args.depth, run.team.threads(), floats);
       const uint32_t row_tiles = (args.rows + tile.rows - 1) / tile.rows;
-      const uint32_t panel_tiles = (panels + tile.panels - 1) / tile.panels;
+      const uint32_t panel_tiles = (call.panels + tile.panels - 1) / tile.panels;
       // Row tiles of one panel tile follow each other: its weights are read from memory once.
       run.team.parallel(row_tiles * panel_tiles, [&](uint32_t task, uint32_t worker) {
         const uint32_t row = task % row_tiles * tile.rows, panel = task / row_tiles * tile.panels;
-        kernel(args, row, smaller_of(row + tile.rows, args.rows), panel, smaller_of(panel + tile.panels, panels),
-               run.scratch(worker));
+        call.kernel(args, row, smaller_of(row + tile.rows, args.rows), panel,
+                    smaller_of(panel + tile.panels, call.panels), run.scratch(worker));
       });
     },
-    [](const drover_program&, const Op&) -> uint64_t { return kGemmScratchBytes; }};
+    [](const drover_program&, const Op&) -> uint64_t { return kGemmScratchBytes; },
+    [](const Run& run, const Op* ops, uint32_t count) -> uint32_t {
+      const uint32_t rows = run.rows_of(run.program.tensors[ops[0].argument[0]]);
+      if (rows == 0 || rows > kFewRows || ops[0].argument[4] != kNone) return 0;
+      const auto fits = [&](uint32_t next) {
+        for (uint32_t i = 0; i < next; i++) {
+          if (!beside(run, ops[i], ops[next])) return false;
+        }
+        return true;
+      };
+      uint32_t taken = 1;
+      while (taken < smaller_of(count, kMostCalls) && fits(taken)) taken++;
+      if (taken == 1) return 0;
+      Call calls[kMostCalls];
+      for (uint32_t i = 0; i < taken; i++) calls[i] = call_of(run, ops[i]);
+      run_few(run, calls, taken);
+      return taken;
+    }};
 
 }  // namespace drover

@@ -59,6 +59,8 @@ struct OpImplementation {
   void (*check)(Check& check);
   void (*run)(const Run& run, const Op& op);
   ScratchFunction scratch;  // bytes per worker; null: none
+  // Runs the first of `count` ops together with others behind it; returns how many it ran, 0: none. Null: never.
+  uint32_t (*run_together)(const Run& run, const Op* ops, uint32_t count) = nullptr;
 };
 
 #define DROVER_OP(name, signature) extern const OpImplementation op_##name;
