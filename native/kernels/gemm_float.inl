@@ -42,6 +42,13 @@ struct NextChunk {  // into the second-level cache
   uint32_t step;
   DROVER_INLINE void ask(uint32_t panel, uint32_t k) const { __builtin_prefetch(at + panel * stride + k * step, 0, 2); }
 };
+// Products that so many rows have with a line of weights and still follow each other closely; 1: a single row.
+#ifdef DROVER_AVX512
+inline constexpr uint32_t kCloseProducts = 4;
+#else
+inline constexpr uint32_t kCloseProducts = 1;
+#endif
+constexpr bool close_loads(uint32_t rows, uint32_t products) { return rows == 1 || rows * products <= kCloseProducts; }
 template <uint32_t kStep, typename Ask>
 struct AheadOnce {  // weights that are read once, at `at` itself
   const uint8_t* at;

@@ -36,13 +36,6 @@ struct AskTwice {
 struct AskOnce {
   static constexpr uint32_t kNear = 0, kFar = 1024;
 };
-// Products that so many rows have with a line of weights and still follow each other closely; 1: a single row.
-#ifdef DROVER_AVX512
-inline constexpr uint32_t kCloseProducts = 4;
-#else
-inline constexpr uint32_t kCloseProducts = 1;
-#endif
-constexpr bool close_loads(uint32_t rows, uint32_t products) { return rows == 1 || rows * products <= kCloseProducts; }
 
 // What the u16 lines at the start of a superblock hold, as [16] each.
 enum class Halves : uint8_t {

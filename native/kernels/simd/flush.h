@@ -5,6 +5,7 @@
 #include <cstdint>
 
 namespace drover {
+namespace {
 
 class FlushSubnormals {
  public:
@@ -37,6 +38,7 @@ class FlushSubnormals {
   Word before_;
 };
 
+}  // namespace
 }  // namespace drover
 
 #endif  // DROVER_KERNELS_SIMD_FLUSH_H_
