@@ -110,7 +110,6 @@ struct BagRun {
     cursor.bag_count = bag_count;
     cursor.first = begin;
     cursor.last_stop = stop;
-    cursor.near = machine().intel ? 0 : 1;
     const Weight& weight = a.weights[t];
     run.program.recommend->ask(cursor, rows_ahead(a.tables[t], weight.stride * weight.rows, machine().info.l2_bytes));
     return cursor;

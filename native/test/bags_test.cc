@@ -183,7 +183,6 @@ void check_bags(const Set& set, const Table& t, const Lookups& l, const Case& c,
   ahead.left = 1;
   ahead.bag_count = l.bags();
   ahead.last_stop = l.indices.data() + l.indices.size();
-  ahead.near = random.below(2);
   set.kernels->ask(ahead, random.below(20));
   const BagKernel& kernel = set.kernels->bag[static_cast<uint32_t>(t.dtype)];
   const uint32_t middle = random.below(l.bags() + 1);

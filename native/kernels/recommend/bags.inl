@@ -48,10 +48,9 @@ DROVER_INLINE void ask_lines(const uint8_t* row, uint32_t lines, uint32_t last) 
 
 template <uint32_t kLines>
 DROVER_INLINE void ask_row(const Ahead& a, const uint8_t* row) {
-  uint32_t near = a.near;
-  __asm__("" : "+r"(near));  // one loop that looks, not two: this code is large, and the branch is foreseen
-  if (near != 0) return ask_lines<kLines, 3>(row, a.lines, a.last);
-  ask_lines<kLines, 2>(row, a.lines, a.last);
+  uint32_t last = a.last;
+  __asm__("" : "+r"(last));  // one loop that looks, not two: this code is large, and the branch is foreseen
+  ask_lines<kLines, 2>(row, a.lines, last);
 }
 
 void ask(Ahead& a, uint32_t rows) {
@@ -147,10 +146,13 @@ DROVER_INLINE Rows rows_of(const BagTable& t) {
 // that is at its end it has no lines, and `next` is any index.
 template <typename L, uint32_t kLines>
 DROVER_INLINE void add_segment(const BagWork& work, const Rows& rows, const uint32_t* indices, const float* weights,
-                               uint32_t count, uint32_t first, F32x16* acc, float* bias_sum, const Ahead& ahead,
+                               uint32_t count, uint32_t first, F32x16* sums, float* bias_sum, const Ahead& ahead,
                                const uint32_t* next) {
   using Format = typename L::Format;
   float biases = *bias_sum;
+  F32x16 acc[L::kVectors];  // GCC keeps what is behind a pointer in memory
+#pragma GCC unroll 8
+  for (uint32_t v = 0; v < L::kVectors; v++) acc[v] = sums[v];
   for (uint32_t i = 0; i < count; i++) {
     if constexpr (L::kLeading) ask_row<kLines>(ahead, ahead.rows + uint64_t{next[i]} * ahead.stride);
     const uint32_t index = indices[i];
@@ -184,6 +186,8 @@ DROVER_INLINE void add_segment(const BagWork& work, const Rows& rows, const uint
       }
     }
   }
+#pragma GCC unroll 8
+  for (uint32_t v = 0; v < L::kVectors; v++) sums[v] = acc[v];
   *bias_sum = biases;
 }
 
@@ -304,22 +308,32 @@ DROVER_INLINE F32x16 whole_sum(F32x16 sum, float biases) {
   return Format::kCoded && !kMax ? f_add(placed, f_set(biases)) : placed;
 }
 
+// Divides, rounds and cuts off.
+template <uint32_t kVectors>
+__attribute__((noinline)) void finish_bag(const BagWork& work, uint8_t* out, uint32_t lookups, const F32x16* sums) {
+  const uint32_t dim = work.table->dim;
+  for (uint32_t v = 0; v < kVectors; v++) {
+    store_output(work.output, out, v * 16, pooled(work.pooling, sums[v], lookups), smaller_of(dim - v * 16, 16));
+  }
+}
+
+// plain: nothing is divided, rounded or cut off, as with by far the most bags.
 template <typename L>
 DROVER_INLINE void store_bag(const BagWork& work, uint32_t bag, uint32_t lookups, const F32x16* sums, float biases,
                              bool plain) {
   uint8_t* out = output_of(work, bag);
-  if (plain) {  // by far the most bags: nothing is divided, rounded or cut off
-    float* elements = reinterpret_cast<float*>(out);
-    for (uint32_t v = 0; v < L::kVectors; v++) {
-      f_store(elements + v * 16, whole_sum<typename L::Format, L::kMax>(sums[v], biases));
-    }
-    return;
+  F32x16 whole[L::kVectors];
+#pragma GCC unroll 8
+  for (uint32_t v = 0; v < L::kVectors; v++) whole[v] = whole_sum<typename L::Format, L::kMax>(sums[v], biases);
+  if (!plain) {  // a copy, or GCC keeps the sums of all bags in memory
+    F32x16 copy[L::kVectors];
+#pragma GCC unroll 8
+    for (uint32_t v = 0; v < L::kVectors; v++) copy[v] = whole[v];
+    return finish_bag<L::kVectors>(work, out, lookups, copy);
   }
-  const uint32_t dim = work.table->dim;
-  for (uint32_t v = 0; v < L::kVectors; v++) {
-    const F32x16 sum = pooled(work.pooling, whole_sum<typename L::Format, L::kMax>(sums[v], biases), lookups);
-    store_output(work.output, out, v * 16, sum, smaller_of(dim - v * 16, 16));
-  }
+  float* elements = reinterpret_cast<float*>(out);
+#pragma GCC unroll 8
+  for (uint32_t v = 0; v < L::kVectors; v++) f_store(elements + v * 16, whole[v]);
 }
 
 // Bags [begin, end) whose lookups all have a row ahead in the cursor's table, from `next` on, or none: with few lookups

@@ -49,7 +49,6 @@ struct Ahead {
   uint64_t stride;
   uint32_t lines;         // lines of a row that are asked for 64 bytes apart; 0 at the end
   uint32_t last;          // offset of the line of its last byte where those may miss it; else 0
-  uint32_t near;          // 1: into the first-level cache, 0: into the second
   const BagTable* table;  // what follows, `left` tables
   const Bags* bags;
   uint32_t left;
