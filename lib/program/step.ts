@@ -63,6 +63,7 @@ export interface StepSequence {
 }
 
 export interface Step {
+  /** With bags only their number counts, that of the step's rows. */
   tokens: ArrayLike<number>
   /** RoPE positions, one per row. */
   positions: ArrayLike<number>
@@ -132,7 +133,7 @@ export const encodeStep = (step: Step, opCount: number, room?: Uint32Array): Uin
   const tail = sampling === undefined ? 0 : tailOf(sampling)
   const plainWords =
     headerWords +
-    2 * rows +
+    (bags === undefined ? 2 * rows : 0) +
     sequences.length * sequenceWords +
     pages +
     outputs +
@@ -165,8 +166,10 @@ export const encodeStep = (step: Step, opCount: number, room?: Uint32Array): Uin
     words.set(values, at)
     at += values.length
   }
-  put(tokens)
-  put(positions)
+  if (bags === undefined) {
+    put(tokens)
+    put(positions)
+  }
   let row = 0
   let page = 0
   for (const sequence of sequences) {

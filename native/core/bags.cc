@@ -46,8 +46,27 @@ drover_code Input::refuse(int64_t found, int64_t expected, const char* format, .
   return code;
 }
 
+// Whether 32-bit offsets are as they have to be, without a word about what is wrong; the most lookups of a bag.
+bool offsets_right(const Input& in, int32_t* longest) {
+  const int32_t* offsets = reinterpret_cast<const int32_t*>(in.offsets.words);
+  uint32_t falls = 0;
+  int32_t most = 0;
+  for (uint32_t i = 0; i < in.rows; i++) {
+    falls |= offsets[i + 1] < offsets[i] ? 1 : 0;
+    const int32_t lookups = static_cast<int32_t>(in.offsets.words[i + 1] - in.offsets.words[i]);
+    most = lookups > most ? lookups : most;
+  }
+  *longest = most;
+  return falls == 0 && offsets[0] == 0 && offsets[in.rows] == static_cast<int32_t>(in.count);
+}
+
 // Offsets begin with 0, never fall and end with the number of indices. Leaves them in 32 bits.
 drover_code check_offsets(const Input& in, const RecommendKernels& kernels, bool* has_long) {
+  int32_t most = 0;
+  if (!in.offsets.wide && offsets_right(in, &most)) {
+    *has_long = most > static_cast<int32_t>(kBagPart);
+    return DROVER_OK;
+  }
   int64_t before = 0, longest = 0;
   for (uint32_t i = 0; i <= in.rows; i++) {
     const int64_t offset = in.offsets.at(i);
@@ -141,6 +160,7 @@ drover_code decode_bags(drover_program& p, BagWords from, uint32_t rows, uint32_
   const auto no = [&](const char* what, int64_t found, int64_t expected) {
     return fail(error, DROVER_RANGE, -1, found, expected, "step: %s", what);
   };
+  if (p.bag_inputs.empty()) return no("bags, of which the program reads none", inputs, 0);
   if (inputs != p.bag_inputs.size()) {
     return no("another number of bag inputs than the program's", inputs, static_cast<int64_t>(p.bag_inputs.size()));
   }

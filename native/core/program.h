@@ -29,8 +29,8 @@
 //     0 magic "DRVS"  1 total words  2 rows  3 outputs  4 sequences  5 page entries  6 first op  7 end op (exclusive)
 //     8 flags (1: profile, 2: has targets, 4: has sampling records, 8: has bags)  9 tail words
 //     10 bag inputs, all or none  11 what becomes of an index out of range (0 error, 1 skip, 2 clamp)  12..15 zero
-//   tokens      i32[rows]
-//   positions   i32[rows]      RoPE positions (usually the cache position, but free)
+//   tokens      i32[rows]      not when flag 8
+//   positions   i32[rows]      not when flag 8; RoPE positions (usually the cache position, but free)
 //   sequences   5 words each:  0 first row  1 row count  2 cache position of the first row  3 first page entry
 //                              4 page entries.  Sequences cover the rows in order without gaps; a page may be written
 //                              by one sequence only.

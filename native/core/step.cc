@@ -126,8 +126,10 @@ drover_code decode_step(drover_program& p, uint32_t* words, uint64_t count, Step
     return no("op range", step.end_op, static_cast<int64_t>(p.ops.size()));
   if ((step.flags & ~(kStepProfile | kStepTargets | kStepSampling | kStepBags)) != 0)
     return no("unknown flags", step.flags, 15);
-  const uint32_t* tokens = reader.take(step.rows);
-  const uint32_t* positions = tokens == nullptr ? nullptr : reader.take(step.rows);
+  const bool has_bags = (step.flags & kStepBags) != 0;
+  const uint32_t token_rows = has_bags ? 0 : step.rows;
+  const uint32_t* tokens = reader.take(token_rows);
+  const uint32_t* positions = tokens == nullptr ? nullptr : reader.take(token_rows);
   const uint32_t* sequences = positions == nullptr ? nullptr : reader.take(uint64_t{h[4]} * kSequenceWords);
   const uint32_t* pages = sequences == nullptr ? nullptr : reader.take(h[5]);
   const uint32_t* outputs = pages == nullptr ? nullptr : reader.take(step.outputs);
@@ -137,7 +139,6 @@ drover_code decode_step(drover_program& p, uint32_t* words, uint64_t count, Step
       targets == nullptr ? nullptr
                          : reader.take((step.flags & kStepSampling) != 0 ? uint64_t{step.outputs} * kSamplingWords : 0);
   const uint32_t* tail = sampling == nullptr ? nullptr : reader.take(h[9]);
-  const bool has_bags = (step.flags & kStepBags) != 0;
   if (tail == nullptr || (reader.at != count && !has_bags))
     return no("length differs from its header", static_cast<int64_t>(count), static_cast<int64_t>(reader.at));
   if (const drover_code code =
@@ -151,7 +152,7 @@ drover_code decode_step(drover_program& p, uint32_t* words, uint64_t count, Step
   step.sampling = (step.flags & kStepSampling) != 0 ? reinterpret_cast<const SamplingRecord*>(sampling) : nullptr;
   step.tail = tail;
   step.tail_words = h[9];
-  for (uint32_t i = 0; i < step.rows; i++) {
+  for (uint32_t i = 0; i < token_rows; i++) {
     if (step.tokens[i] < 0 || (p.vocabulary != 0 && tokens[i] >= p.vocabulary))
       return no("token outside the vocabulary", step.tokens[i], p.vocabulary);
     if (step.positions[i] < 0) return no("negative position", step.positions[i], 0);

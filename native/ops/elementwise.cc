@@ -105,6 +105,8 @@ const OpImplementation op_swiglu = {[](Check& c) {
 const OpImplementation op_rope_table = {
     [](Check& c) {
       c.dtype(c.tensor(0), DType::f32, "rope_table writes f32");
+      c.require(c.program.bag_inputs.empty(), "rope_table reads positions, which a step with bags has none of",
+                static_cast<int64_t>(c.program.bag_inputs.size()), 0);
       c.follows(c.tensor(0), RowDimension::kRows, "rope_table writes one row per row of the step");
       c.require((c.weight(1).flags & kDecode) != 0 && c.weight(1).rows == 1,
                 "rope_table's frequencies are decoded [1, n]", c.weight(1).rows, 1);

@@ -60,9 +60,9 @@ uint32_t first_bag(const BagTable& table, const Bags& bags, uint32_t count, uint
 // Rows to be ahead of the sums. What hides the latency of memory is lines under way, about 256 of them, but no more
 // than 128 rows. Measured with 4M rows x 64 on a Xeon (Sapphire Rapids, second level), M rows a second 16 / 32 / 64 /
 // 128 ahead: f32 47 / 45 / 50 / 49, f16 69 / 76 / 76 / 77, i8 77 / 88 / 88 / 86, i4 93 / 109 / 110 / 109; into the
-// first level f32 35 / 34 / 33 / 31, f16 57 / 58 / 57 / 55, i8 60 / 60 / 60 / 59, i4 77 / 77 / 83 / 85. On Zen 5 (first
-// level) the best were 64 for f32 and 128 for narrower rows. A table that fits the second level answers sooner; what is
-// asked for then only has to cover some tens of cycles.
+// first level f32 35 / 34 / 33 / 31, f16 57 / 58 / 57 / 55, i8 60 / 60 / 60 / 59, i4 77 / 77 / 83 / 85. On Zen 4 a loop
+// that does nothing else reads f16 at 87 / 129 / 168 / 169, i4 at 85 / 128 / 171 / 172 (second level; first: 50). A
+// table that fits the second level answers sooner; what is asked for then only has to cover some tens of cycles.
 uint32_t rows_ahead(const BagTable& table, uint64_t bytes, uint64_t cache) {
   const uint32_t lines = (table.row_bytes + 63) / 64;
   const uint32_t most = 256 / (lines == 0 ? 1 : lines);

@@ -23,6 +23,8 @@ const OpImplementation op_embed = {
       c.dtype(c.tensor(0), DType::f32, "embed writes f32");
       c.follows(c.tensor(0), RowDimension::kRows, "embed writes one row per row of the step");
       c.cols(c.tensor(0), c.weight(1).cols, "embed's output is as wide as its table");
+      c.require(c.program.bag_inputs.empty(), "embed reads tokens, which a step with bags has none of",
+                static_cast<int64_t>(c.program.bag_inputs.size()), 0);
       // Without a vocabulary the step's tokens are not checked.
       c.require(c.program.vocabulary > 0, "embed needs a vocabulary", 0, 1);
       c.require(c.weight(1).rows >= c.program.vocabulary, "embed's table has a row per token", c.weight(1).rows,

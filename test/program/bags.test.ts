@@ -16,13 +16,13 @@ import type { TableSource } from '../../lib/program/tables.js'
 import { rowBytes } from '../../lib/tensor.js'
 import { thrownBy } from '../support.js'
 
-const builder = (maxRows = 8): ProgramBuilder =>
+const builder = (maxRows = 8, vocabulary = 0): ProgramBuilder =>
   new ProgramBuilder(cpuDevice.layout, {
     maxRows,
     maxOutputs: 0,
     maxSequences: 0,
     maxPages: 0,
-    vocabulary: 0,
+    vocabulary,
     activations: 'auto',
   })
 
@@ -43,7 +43,7 @@ test('bags lie behind the other words of a step, as they are', () => {
     ...[0, 0, 0, 0, 3, 0, 1, 0, 0xffffffff, 0xffffffff, 0, 256],
     ...[0, 40, 100, ...long],
   ]
-  assert.equal([...words.subarray(16 + 4)], rest)
+  assert.equal([...words.subarray(16)], rest)
   // In memory that held something else, and is larger.
   const room = new Uint32Array(1000).fill(0xabcdef)
   const again = encodeStep(bagStep(2, bags, 'clamp'), 9, room)
@@ -204,6 +204,32 @@ test('tables are copied also where prepared weights come from a file', () =>
     assert.ok(first.some((value) => value !== 0))
     assert.equal(pooled(), first)
   }))
+
+test('a step with bags has no tokens and no positions: ops that read them, and programs without bags, refuse', () => {
+  const table: TableSource = { name: 'a', dtype: 'f32', rows: 4, cols: 8, region: 0, offset: 0 }
+  const data = new Uint8Array(4 * 8 * 4)
+  const load = (build: (b: ProgramBuilder) => void, vocabulary: number) => {
+    const b = builder(8, vocabulary)
+    build(b)
+    return cpuDevice.loadSync(b.finish(), [{ data }])
+  }
+  const embed = (b: ProgramBuilder) => b.output('token', b.embed('token', table))
+  const pool = (b: ProgramBuilder) =>
+    b.output('bags', b.embeddingBag('bags', [table], { pooling: 'sum', placement: 'mapped' }))
+  const mixed = thrownBy(() => load((b) => [embed(b), pool(b)], 4))
+  assert.is(mixed.code, 'E_PROGRAM')
+  assert.match(mixed.message, /embed reads tokens/)
+  const rotated = thrownBy(() =>
+    load((b) => [b.output('rope', b.ropeTable('rope', { ...table, rows: 1 })), pool(b)], 4),
+  )
+  assert.match(rotated.message, /rope_table reads positions/)
+  const plain = load(embed, 4)
+  const bags = { indices: i32(3), offsets: i32(0, 1) }
+  for (const inputs of [[], [bags]]) {
+    assert.match(thrownBy(() => plain.runSync(bagStep(1, inputs))).message, /bags, of which the program reads none/)
+  }
+  void plain.close()
+})
 
 test('a table that does not fit its file, or holds a scale that is no number, is refused', () => {
   const table = { ...tableOf('a', 5, 0, 'i4_rowwise'), rows: 4 }
