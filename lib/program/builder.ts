@@ -311,7 +311,7 @@ export class ProgramBuilder {
   }
 
   finish(): Program {
-    const { maxRows, maxOutputs, maxSequences, maxPages, vocabulary, kv } = this.#options
+    const { maxRows, maxOutputs, maxSequences, maxPages, vocabulary, blockRows, kv } = this.#options
     return {
       maxRows,
       maxOutputs,
@@ -323,6 +323,7 @@ export class ProgramBuilder {
       weights: this.#weights,
       ops: this.#ops,
       outputs: this.#outputs,
+      ...(blockRows === undefined ? {} : { blockRows }),
       ...(this.#bagInputs === 0 ? {} : { bagInputs: this.#bagInputs }),
     }
   }

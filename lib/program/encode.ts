@@ -43,7 +43,7 @@ export const encodeProgram = (program: Program, plan: Plan, layout: DeviceLayout
   put(tensors.length, weights.length, ops.length, argumentWords, arenaUnits)
   if (kv === undefined) put(0, 0, 0, 0, 0)
   else put(kv.layers, kv.heads, kv.headDim, layout.dtypeId(kv.dtype), kv.pages)
-  put(program.vocabulary, program.bagInputs ?? 0, 0, 0, 0, 0, 0)
+  put(program.vocabulary, program.bagInputs ?? 0, program.blockRows ?? 0, plan.keptBytes / arenaUnit, 0, 0, 0)
   tensors.forEach((tensor, i) => {
     const planned = plan.tensors[i]!
     put(layout.dtypeId(tensor.dtype), tensor.cols, planned.rowBytes / arenaUnit, dimensions[tensor.dimension])

@@ -1,6 +1,8 @@
 /**
  * Plans the activation arena: every tensor lives from the op that first touches it to the op that last does; tensors
  * whose lives do not cross may share bytes. Largest first, each at the lowest offset that is free during its life.
+ * Where rows run in blocks, inputs and outputs outlive a block: they come first and share nothing; all others hold the
+ * rows of one block.
  */
 import { type DeviceLayout, mostRows, type Program } from './program.js'
 
@@ -20,6 +22,8 @@ export interface PlannedTensor {
 export interface Plan {
   readonly tensors: readonly PlannedTensor[]
   readonly arenaBytes: number
+  /** Where the tensors of a block begin, which every thread has its own of; 0 without blocks. */
+  readonly keptBytes: number
   /** What the tensors would take if none shared. */
   readonly unsharedBytes: number
   readonly kvBytes: number
@@ -45,18 +49,30 @@ export const planProgram = (program: Program, layout: DeviceLayout): Plan => {
     touch(false)
     touch(true)
   })
-  for (const index of program.outputs.values()) last[index] = program.ops.length
+  const kept = new Set<number>()
+  for (const index of program.outputs.values()) {
+    last[index] = program.ops.length
+    if (program.blockRows !== undefined) kept.add(index)
+  }
   const sized = program.tensors.map((tensor, index) => {
     const rowBytes = layout.activationRowBytes(tensor.dtype, tensor.cols)
-    return { index, rowBytes, bytes: rowBytes * mostRows(program, tensor), first: first[index]!, last: last[index]! }
+    const bytes = rowBytes * mostRows(program, tensor, program.blockRows === undefined || kept.has(index))
+    return { index, rowBytes, bytes, first: first[index]!, last: last[index]! }
   })
   const offsets = new Array<number>(sized.length).fill(0)
+  let keptBytes = 0
+  for (const { index, bytes } of sized) {
+    if (!kept.has(index)) continue
+    offsets[index] = keptBytes
+    keptBytes += bytes
+  }
   const placed: typeof sized = []
-  for (const tensor of [...sized].sort((a, b) => b.bytes - a.bytes || a.index - b.index)) {
+  const others = sized.filter(({ index }) => !kept.has(index))
+  for (const tensor of others.sort((a, b) => b.bytes - a.bytes || a.index - b.index)) {
     const rivals = placed
       .filter((other) => other.first <= tensor.last && tensor.first <= other.last)
       .sort((a, b) => offsets[a.index]! - offsets[b.index]!)
-    let offset = 0
+    let offset = keptBytes
     for (const other of rivals) {
       if (offsets[other.index]! >= offset + tensor.bytes) break
       offset = Math.max(offset, offsets[other.index]! + other.bytes)
@@ -78,6 +94,7 @@ export const planProgram = (program: Program, layout: DeviceLayout): Plan => {
       last,
     })),
     arenaBytes,
+    keptBytes,
     unsharedBytes: sized.reduce((sum, { bytes }) => sum + bytes, 0),
     kvBytes: program.kv === undefined ? 0 : layout.kvPageBytes(program.kv) * program.kv.pages,
     preparedBytes,

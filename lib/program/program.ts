@@ -87,6 +87,11 @@ export interface ProgramLimits {
   readonly maxPages: number
   /** Tokens must be below it; 0: tokens are not looked at. */
   readonly vocabulary: number
+  /**
+   * Rows that go through all ops together, while others do so on other threads; default all. Only programs that read bags
+   * have such blocks. Values other than inputs and outputs then cannot be read after a step.
+   */
+  readonly blockRows?: number
 }
 
 export interface Program extends ProgramLimits {
@@ -106,9 +111,11 @@ export const pagePositions = 64
 /** An operand that is not there. */
 export const absent = 0xffffffff
 
-/** Most rows a tensor can have in this program. */
-export const mostRows = (program: ProgramLimits, tensor: TensorSpec): number =>
-  tensor.dimension === 'rows' ? program.maxRows : tensor.dimension === 'outputs' ? program.maxOutputs : tensor.fixedRows
+/** Most rows a tensor can have in this program; `kept`: beyond a block. */
+export const mostRows = (program: ProgramLimits, { dimension, fixedRows }: TensorSpec, kept = true): number => {
+  if (dimension !== 'rows') return dimension === 'outputs' ? program.maxOutputs : fixedRows
+  return kept ? program.maxRows : Math.min(program.maxRows, program.blockRows ?? program.maxRows)
+}
 
 /** What programs need to know of a device before they can be built and planned. */
 export interface DeviceLayout {

@@ -103,7 +103,7 @@ export const loadVersion = async (path: string, options: RecommenderOptions): Pr
   })
   const { config } = opened
   const build = (tables: 'mapped' | 'copied'): Program =>
-    programOf(cpuDevice.layout, config, parts, { maxRows: maxBatch, activations: 'auto', tables })
+    programOf(cpuDevice.layout, config, parts, { maxRows: maxBatch, activations: 'auto', tables, keeps: 'scores' })
   const load = async (placement: 'prepared' | 'mapped', program: Program): Promise<Version> => {
     const loaded = await cpuDevice.load(program, parts.regions, {
       ...(threads === undefined ? {} : { threads }),

@@ -238,16 +238,17 @@ drover_code load_program(drover_program& p, const drover_load_options& options, 
   const uint64_t prepared = in_file ? staging : job.prepared_bytes;
   const uint64_t kv = p.kv_page_bytes * p.kv_pages, scratch = p.scratch_stride * p.threads;
   const uint64_t tables = job.tables.bytes();
-  const uint64_t total = p.arena_bytes + kv + prepared + scratch + tables + owned_table_bytes(p);
+  const uint64_t activations = activation_bytes(p);
+  const uint64_t total = activations + kv + prepared + scratch + tables + owned_table_bytes(p);
   if (options.memory_budget != 0 && total > options.memory_budget) {
     return fail(error, DROVER_MEMORY, -1, static_cast<int64_t>(total), static_cast<int64_t>(options.memory_budget),
                 "needs %llu bytes (activations %llu, KV cache %llu, weights %llu, tables %llu, scratch %llu)",
-                static_cast<unsigned long long>(total), static_cast<unsigned long long>(p.arena_bytes),
+                static_cast<unsigned long long>(total), static_cast<unsigned long long>(activations),
                 static_cast<unsigned long long>(kv), static_cast<unsigned long long>(prepared),
                 static_cast<unsigned long long>(tables + owned_table_bytes(p)),
                 static_cast<unsigned long long>(scratch));
   }
-  if (!p.activations.allocate(p.arena_bytes) || !p.kv.allocate(kv) || !job.staging.allocate(staging) ||
+  if (!p.activations.allocate(activations) || !p.kv.allocate(kv) || !job.staging.allocate(staging) ||
       !p.prepared.allocate(in_file ? 0 : prepared) || !p.scratch.allocate(scratch) || !p.tables.allocate(tables)) {
     return fail(error, DROVER_MEMORY, -1, static_cast<int64_t>(total), 0, "the system refuses %llu bytes",
                 static_cast<unsigned long long>(total));
@@ -261,6 +262,12 @@ drover_code load_program(drover_program& p, const drover_load_options& options, 
   }
   place_tables(p, job.tables);
   for (Tensor& tensor : p.tensors) tensor.data = p.activations.data() + tensor.offset;
+  p.views.assign(p.block_rows == 0 ? 0 : p.threads, {p.tensors, p.bags, {}});
+  for (uint64_t worker = 1; worker < p.views.size(); worker++) {
+    for (Tensor& tensor : p.views[worker].tensors) {
+      if (tensor.in_block) tensor.data += worker * (p.arena_bytes - p.kept_bytes);
+    }
+  }
   p.profile.assign(p.ops.size() * profile_words(p.threads), 0);
   p.worker_times.assign(p.threads, {});
   p.page_writer.assign(p.kv_pages, 0);

@@ -199,7 +199,7 @@ void Team::run(uint32_t count, Function function, void* context) {
 
 void Team::share(uint32_t count, Function function, void* context) {
   if (threads_ == 1 || count == 1) {
-    for (uint32_t task = 0; task < count && !cancelled(); task++) function(context, task, 0);
+    for (uint32_t task = 0; task < count && !cancelled(); task++) function(context, task, worker_);
     return;
   }
   Pool& p = pool();

@@ -28,6 +28,12 @@ class Team {
   // long_tasks: helpers are woken at once, not when the run has lasted a while.
   Team(uint32_t threads, const std::atomic<int32_t>* cancel, bool long_tasks = false)
       : threads_(threads), cancel_(cancel), begin_ns_(long_tasks ? 0 : now_ns()) {}
+  // A worker of another team by itself.
+  static Team alone(uint32_t worker, const std::atomic<int32_t>* cancel) {
+    Team team(1, cancel, true);
+    team.worker_ = worker;
+    return team;
+  }
   uint32_t threads() const { return threads_; }
   bool cancelled() const { return cancel_ != nullptr && cancel_->load(std::memory_order_relaxed) != 0; }
   // From here on every task's time is added to its worker's; null: no clock is looked at.
@@ -47,7 +53,7 @@ class Team {
   using Function = void (*)(void* context, uint32_t task, uint32_t worker);
   void run(uint32_t count, Function function, void* context);
   void share(uint32_t count, Function function, void* context);
-  uint32_t threads_;
+  uint32_t threads_, worker_ = 0;
   const std::atomic<int32_t>* cancel_;
   uint64_t begin_ns_;
   WorkerTime* times_ = nullptr;

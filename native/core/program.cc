@@ -40,7 +40,7 @@ drover_code decode_header(const uint32_t* h, uint64_t count, drover_program& p, 
   if (h[0] != kProgramMagic) return refuse(error, "not a program", h[0], kProgramMagic);
   if (h[1] != kProgramVersion) return refuse(error, "unknown version", h[1], kProgramVersion);
   if (h[2] != count) return refuse(error, "length differs from the header", static_cast<int64_t>(count), h[2]);
-  for (uint32_t i = 19; i < kProgramHeaderWords; i++) {
+  for (uint32_t i = 21; i < kProgramHeaderWords; i++) {
     if (h[i] != 0) return refuse(error, "reserved words are zero", h[i], 0);
   }
   p.max_rows = h[3];
@@ -59,6 +59,14 @@ drover_code decode_header(const uint32_t* h, uint64_t count, drover_program& p, 
   p.vocabulary = h[17];
   if (h[18] > kMostBagInputs) return refuse(error, "bag inputs out of range", h[18], kMostBagInputs);
   p.bag_inputs.resize(h[18]);
+  p.block_rows = h[19];
+  p.kept_bytes = uint64_t{h[20]} * 64;
+  if (p.block_rows != 0 && (h[18] == 0 || h[4] != 0 || h[16] != 0)) {
+    return refuse(error, "blocks need bag inputs, no output rows and no cache", h[18], 1);
+  }
+  if (p.block_rows == 0 ? h[20] != 0 : p.kept_bytes > p.arena_bytes) {
+    return refuse(error, "the blocks' tensors begin past the arena", h[20], h[11]);
+  }
   p.bags.resize(h[18]);
   if (p.vocabulary > kMostCols) return refuse(error, "vocabulary out of range", p.vocabulary, kMostCols);
   if (p.kv_pages == 0) return DROVER_OK;
@@ -92,14 +100,16 @@ drover_code decode_tensor(const uint32_t* t, uint32_t index, const drover_progra
   if (t[3] >= static_cast<uint32_t>(RowDimension::kCount)) return no("unknown row dimension", t[3], 2);
   tensor.dimension = static_cast<RowDimension>(t[3]);
   tensor.fixed_rows = tensor.dimension == RowDimension::kFixed ? t[4] : 0;
-  tensor.most_rows = tensor.dimension == RowDimension::kRows      ? p.max_rows
+  tensor.offset = uint64_t{t[5]} * 64;
+  tensor.in_block = p.block_rows != 0 && tensor.offset >= p.kept_bytes;
+  const uint32_t rows = tensor.in_block && p.block_rows < p.max_rows ? p.block_rows : p.max_rows;
+  tensor.most_rows = tensor.dimension == RowDimension::kRows      ? rows
                      : tensor.dimension == RowDimension::kOutputs ? p.max_outputs
                                                                   : t[4];
   if (tensor.most_rows > kMostRows) return no("too many rows", tensor.most_rows, kMostRows);
-  tensor.offset = uint64_t{t[5]} * 64;
   const uint64_t end = tensor.offset + tensor.stride * tensor.most_rows;
-  if (end > p.arena_bytes)
-    return no("ends past the arena", static_cast<int64_t>(end), static_cast<int64_t>(p.arena_bytes));
+  const uint64_t bytes = tensor.in_block || p.block_rows == 0 ? p.arena_bytes : p.kept_bytes;
+  if (end > bytes) return no("ends past its part of the arena", static_cast<int64_t>(end), static_cast<int64_t>(bytes));
   if (t[6] != 0 || t[7] != 0) return no("reserved words are zero", t[6], 0);
   return DROVER_OK;
 }

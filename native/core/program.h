@@ -9,7 +9,12 @@
 //     0 magic "DRVP"  1 version (1)  2 total words  3 max rows  4 max outputs  5 max sequences  6 max page entries
 //     7 tensor count  8 weight count  9 op count  10 argument words  11 arena size in units of 64 bytes
 //     12 kv layers  13 kv heads  14 kv head_dim  15 kv dtype (f32, f16, bf16, q8_0, f8_e4m3)  16 kv pages (0: no cache)
-//     17 vocabulary 18 bag inputs of a step 19..23 zero
+//     17 vocabulary 18 bag inputs of a step
+//     19 block rows 20 where the tensors of blocks begin in the arena, units of 64 bytes; or both 0. A step's rows then
+//     go through all ops block by block, several blocks at once: tensors from there on hold the rows of one block, and
+//     those before it, which outlive a block, all of the step's. Only with bag inputs, without cache and output rows:
+//     no row may depend on another.
+//     21..23 zero
 //   tensors, kTensorWords words each:
 //     0 dtype (f32, u32, a8_32, a8_256, a8_row, f8_row)  1 cols  2 row stride in units of 64 bytes
 //     3 row dimension (0 rows, 1 outputs, 2 fixed)  4 row count when fixed  5 offset in the arena, units of 64 bytes
@@ -79,6 +84,7 @@ struct Tensor {
   RowDimension dimension;
   uint32_t fixed_rows, most_rows;
   uint64_t offset;  // bytes in the arena
+  bool in_block;    // holds the rows of one block
   uint8_t* data;    // set once the arena exists
 };
 
@@ -137,6 +143,13 @@ struct Step {
 };
 inline constexpr uint32_t kStepProfile = 1, kStepTargets = 2, kStepSampling = 4, kStepBags = 8;
 
+// The tensors and bags of the block that a worker is at.
+struct BlockView {
+  std::vector<Tensor> tensors;
+  std::vector<Bags> bags;
+  std::vector<LongBag> long_bags;
+};
+
 struct StepJob : Job {
   drover_program* program;
   uint64_t words;
@@ -152,14 +165,16 @@ struct drover_program {
   uint32_t max_rows = 0, max_outputs = 0, max_sequences = 0, max_pages = 0, vocabulary = 0;
   uint32_t kv_layers = 0, kv_heads = 0, kv_head_dim = 0, kv_pages = 0;
   drover::DType kv_dtype = drover::DType::f32;
+  uint32_t block_rows = 0;  // 0: no blocks
   uint64_t kv_block_bytes = 0, kv_page_bytes = 0;
   std::vector<drover::Tensor> tensors;
+  std::vector<drover::BlockView> views;  // by worker, when there are blocks
   std::vector<drover::Weight> weights;
   std::vector<drover::Op> ops;
   std::vector<drover_region*> regions;
   drover::Arena activations, kv, prepared, scratch, tables;
   drover::PreparedFile prepared_file;  // what `prepared` would hold, where weights are kept in a file
-  uint64_t arena_bytes = 0, scratch_stride = 0, mapped_bytes = 0;
+  uint64_t arena_bytes = 0, kept_bytes = 0, scratch_stride = 0, mapped_bytes = 0;  // kept: before the blocks' tensors
   uint32_t threads = 1;
 
   std::vector<uint64_t> profile;  // profile_words per op, see drover_program_profile
@@ -191,11 +206,19 @@ namespace drover {
 
 inline uint32_t profile_words(uint32_t threads) { return 2 + threads; }
 
-// What an op sees while it runs.
+// Bytes of all activations: the blocks' tensors are there once per worker.
+inline uint64_t activation_bytes(const drover_program& p) {
+  return p.block_rows == 0 ? p.arena_bytes : p.arena_bytes + (p.arena_bytes - p.kept_bytes) * (p.threads - 1);
+}
+
+// What an op sees while it runs: of a block, if there are some.
 struct Run {
   drover_program& program;
   const Step& step;
   Team& team;
+  const Tensor* tensors;
+  const Bags* bags;
+  const std::vector<LongBag>& long_bags;
   uint32_t rows_of(const Tensor& tensor) const {
     return tensor.dimension == RowDimension::kRows      ? step.rows
            : tensor.dimension == RowDimension::kOutputs ? step.outputs

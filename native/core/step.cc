@@ -88,18 +88,105 @@ drover_code check_sequences(drover_program& p, Step& step, const uint32_t* words
   return DROVER_OK;
 }
 
-// Runs an op and writes its line of the profile: start, end, and the nanoseconds that each worker was busy.
+// Runs an op and adds to its line of the profile: start, end, and the nanoseconds that each worker was busy. What an op
+// takes in all blocks is told as if it had run once, behind what the ops before it had taken by then.
 void run_timed(const Run& run, uint32_t index) {
   drover_program& p = run.program;
   uint64_t* line = p.profile.data() + index * profile_words(p.threads);
   for (WorkerTime& time : p.worker_times) time.busy_ns = 0;
-  const uint64_t parallel = run.team.parallel_ns();
-  line[0] = now_ns();
+  const uint64_t parallel = run.team.parallel_ns(), begin = now_ns();
   kOps[p.ops[index].opcode].implementation->run(run, p.ops[index]);
-  line[1] = now_ns();
+  const uint64_t taken = now_ns() - begin;
+  if (line[0] == 0) line[0] = line[1] = begin;
+  line[1] += taken;
   // What an op does outside of parallel(), its leader does alone.
-  p.worker_times[0].busy_ns += line[1] - line[0] - (run.team.parallel_ns() - parallel);
-  for (uint32_t worker = 0; worker < p.threads; worker++) line[2 + worker] = p.worker_times[worker].busy_ns;
+  p.worker_times[0].busy_ns += taken - (run.team.parallel_ns() - parallel);
+  for (uint32_t worker = 0; worker < p.threads; worker++) line[2 + worker] += p.worker_times[worker].busy_ns;
+}
+
+// Ops of several blocks took turns: each begins where the one before it ends.
+void line_up(drover_program& p, const Step& step) {
+  for (uint32_t i = step.first_op + 1; i < step.end_op; i++) {
+    uint64_t* line = p.profile.data() + i * profile_words(p.threads);
+    const uint64_t begin = line[1 - static_cast<int64_t>(profile_words(p.threads))];
+    line[1] += begin - line[0];
+    line[0] = begin;
+  }
+}
+
+void run_ops(const Run& run) {
+  const drover_program& p = run.program;
+  const bool profile = (run.step.flags & kStepProfile) != 0;
+  for (uint32_t i = run.step.first_op; i < run.step.end_op && !run.team.cancelled(); i++) {
+    const OpImplementation& op = *kOps[p.ops[i].opcode].implementation;
+    if (profile) {
+      run_timed(run, i);  // one by one: each has a line of its own
+    } else if (const uint32_t together =
+                   op.run_together == nullptr ? 0 : op.run_together(run, &p.ops[i], run.step.end_op - i);
+               together != 0) {
+      i += together - 1;
+    } else {
+      op.run(run, p.ops[i]);
+    }
+  }
+}
+
+// Takes a view of the program to rows [begin, begin + rows) of its step.
+void move_to(BlockView& view, const drover_program& p, uint32_t begin, uint32_t rows) {
+  for (size_t i = 0; i < p.tensors.size(); i++) {
+    const Tensor& whole = p.tensors[i];
+    if (!whole.in_block && whole.dimension == RowDimension::kRows) {
+      view.tensors[i].data = whole.data + begin * whole.stride;
+    }
+  }
+  for (size_t i = 0; i < p.bags.size(); i++) {
+    view.bags[i] = p.bags[i];
+    view.bags[i].offsets += begin;
+  }
+  view.long_bags.clear();
+  uint32_t parts = 0;
+  for (LongBag bag : p.long_bags) {
+    if (bag.bag < begin || bag.bag - begin >= rows) continue;
+    bag.bag -= begin;
+    bag.first_part = parts;
+    parts += parts_of(view.bags[bag.input], bag.bag);
+    view.long_bags.push_back(bag);
+  }
+}
+
+void run_block(drover_program& p, const Step& step, BlockView& view, uint32_t begin, uint32_t rows, Team& team) {
+  move_to(view, p, begin, rows);
+  Step block = step;
+  block.rows = rows;
+  run_ops({p, block, team, view.tensors.data(), view.bags.data(), view.long_bags});
+}
+
+// Rows per thread from which on every thread takes blocks of its own. Their values stay in its second-level cache, and
+// nobody waits for anybody; but each reads all weights.
+constexpr uint32_t kOwnBlockRows = 32;
+
+bool own_blocks(const drover_program& p, const Step& step) {
+  return p.block_rows != 0 && step.rows >= p.threads * kOwnBlockRows && (step.flags & kStepProfile) == 0;
+}
+
+void run_blocks(drover_program& p, const Step& step, bool own, Team& team) {
+  const uint32_t threads = team.threads();
+  const uint32_t least = (step.rows + p.block_rows - 1) / p.block_rows;
+  const uint32_t blocks = own ? (least + threads - 1) / threads * threads : least;
+  if (blocks == 0) return;
+  const uint32_t rows = (step.rows + blocks - 1) / blocks;
+  const auto count = [&](uint32_t begin) { return step.rows - begin < rows ? step.rows - begin : rows; };
+  if (!own) {
+    for (uint32_t begin = 0; begin < step.rows; begin += rows) {
+      run_block(p, step, p.views[0], begin, count(begin), team);
+    }
+    return;
+  }
+  team.parallel(blocks, [&](uint32_t block, uint32_t worker) {
+    if (block * rows >= step.rows) return;
+    Team alone = Team::alone(worker, &p.cancel);
+    run_block(p, step, p.views[worker], block * rows, count(block * rows), alone);
+  });
 }
 
 }  // namespace
@@ -124,6 +211,8 @@ drover_code decode_step(drover_program& p, uint32_t* words, uint64_t count, Step
   if (h[5] > p.max_pages) return no("too many page entries", h[5], p.max_pages);
   if (step.first_op > step.end_op || step.end_op > p.ops.size())
     return no("op range", step.end_op, static_cast<int64_t>(p.ops.size()));
+  // What the ops before left of a block is gone.
+  if (p.block_rows != 0 && step.first_op != 0) return no("a program of blocks runs from its first op", step.first_op, 0);
   if ((step.flags & ~(kStepProfile | kStepTargets | kStepSampling | kStepBags)) != 0)
     return no("unknown flags", step.flags, 15);
   const bool has_bags = (step.flags & kStepBags) != 0;
@@ -171,26 +260,20 @@ drover_code decode_step(drover_program& p, uint32_t* words, uint64_t count, Step
 }
 
 drover_code run_step(drover_program& p, const Step& step, drover_error* error) {
-  Team team(p.threads, &p.cancel);
-  const Run run{p, step, team};
+  const bool own = own_blocks(p, step);
+  Team team(p.threads, &p.cancel, own);
   const bool profile = (step.flags & kStepProfile) != 0;
   if (profile) {
     p.profile.assign(p.profile.size(), 0);
     team.measure(p.worker_times.data());
   }
-  for (uint32_t i = step.first_op; i < step.end_op; i++) {
-    const OpImplementation& op = *kOps[p.ops[i].opcode].implementation;
-    if (profile) {
-      run_timed(run, i);  // one by one: each has a line of its own
-    } else if (const uint32_t together =
-                   op.run_together == nullptr ? 0 : op.run_together(run, &p.ops[i], step.end_op - i);
-               together != 0) {
-      i += together - 1;
-    } else {
-      op.run(run, p.ops[i]);
-    }
-    if (team.cancelled()) return fail(error, DROVER_ABORTED, static_cast<int32_t>(i), 0, 0, "the step was aborted");
+  if (p.block_rows == 0) {
+    run_ops({p, step, team, p.tensors.data(), p.bags.data(), p.long_bags});
+  } else {
+    run_blocks(p, step, own, team);
+    if (profile && step.rows > p.block_rows) line_up(p, step);
   }
+  if (team.cancelled()) return fail(error, DROVER_ABORTED, -1, 0, 0, "the step was aborted");
   return DROVER_OK;
 }
 

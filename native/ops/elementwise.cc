@@ -25,8 +25,8 @@ const OpImplementation op_rms_norm = {
       c.require(c.real(3) >= 0 && c.real(3) < 1, "rms_norm's eps is in [0, 1)", c.word(3), 0);
     },
     [](const Run& run, const Op& op) {
-      const Tensor& out = run.program.tensors[op.argument[0]];
-      const Tensor& x = run.program.tensors[op.argument[1]];
+      const Tensor& out = run.tensors[op.argument[0]];
+      const Tensor& x = run.tensors[op.argument[1]];
       const float* weight = run.program.weights[op.argument[2]].decoded;
       const float eps = __builtin_bit_cast(float, op.argument[3]);
       for_rows(run, run.rows_of(out), out.cols, [&](uint32_t row, uint32_t) {
@@ -50,8 +50,8 @@ const OpImplementation op_quantize = {
       c.require(c.real(2) > 0, "quantize's bound is positive", c.word(2), 1);
     },
     [](const Run& run, const Op& op) {
-      const Tensor& out = run.program.tensors[op.argument[0]];
-      const Tensor& x = run.program.tensors[op.argument[1]];
+      const Tensor& out = run.tensors[op.argument[0]];
+      const Tensor& x = run.tensors[op.argument[1]];
       const KernelTable& kernels = *run.program.kernels;
       const float bound = __builtin_bit_cast(float, op.argument[2]);
       const auto quantize = out.dtype == DType::a8_32    ? kernels.quantize_a8_32
@@ -75,8 +75,8 @@ const OpImplementation op_round_bf16 = {
       c.apart(c.tensor(0), c.tensor(1), "round_bf16 does not work in place");
     },
     [](const Run& run, const Op& op) {
-      const Tensor& out = run.program.tensors[op.argument[0]];
-      const Tensor& x = run.program.tensors[op.argument[1]];
+      const Tensor& out = run.tensors[op.argument[0]];
+      const Tensor& x = run.tensors[op.argument[1]];
       const KernelTable& kernels = *run.program.kernels;
       for_rows(run, run.rows_of(out), out.cols, [&](uint32_t row, uint32_t) {
         if (out.dtype == DType::f32) return kernels.round_bf16(row_f32(x, row), out.cols, row_f32(out, row));
@@ -92,9 +92,9 @@ const OpImplementation op_swiglu = {[](Check& c) {
                                       c.cols(c.tensor(2), c.tensor(0).cols, "swiglu's up has the output's columns");
                                     },
                                     [](const Run& run, const Op& op) {
-                                      const Tensor& out = run.program.tensors[op.argument[0]];
-                                      const Tensor& gate = run.program.tensors[op.argument[1]];
-                                      const Tensor& up = run.program.tensors[op.argument[2]];
+                                      const Tensor& out = run.tensors[op.argument[0]];
+                                      const Tensor& gate = run.tensors[op.argument[1]];
+                                      const Tensor& up = run.tensors[op.argument[2]];
                                       for_rows(run, run.rows_of(out), out.cols, [&](uint32_t row, uint32_t) {
                                         run.program.kernels->swiglu(row_f32(gate, row), row_f32(up, row), out.cols,
                                                                     row_f32(out, row));
@@ -113,7 +113,7 @@ const OpImplementation op_rope_table = {
       c.cols(c.tensor(0), uint64_t{c.weight(1).cols} * 2, "rope_table writes cosines and sines of its frequencies");
     },
     [](const Run& run, const Op& op) {
-      const Tensor& out = run.program.tensors[op.argument[0]];
+      const Tensor& out = run.tensors[op.argument[0]];
       const Weight& w = run.program.weights[op.argument[1]];
       // Neighbouring rows of different sequences often share a position; the angles are cheap beside the layers.
       for_rows(run, run.step.rows, out.cols * 16, [&](uint32_t row, uint32_t) {
@@ -140,8 +140,8 @@ const OpImplementation op_rope = {
       c.apart(c.tensor(0), c.tensor(1), "rope's table is apart from its rows");
     },
     [](const Run& run, const Op& op) {
-      const Tensor& x = run.program.tensors[op.argument[0]];
-      const Tensor& table = run.program.tensors[op.argument[1]];
+      const Tensor& x = run.tensors[op.argument[0]];
+      const Tensor& table = run.tensors[op.argument[1]];
       for_rows(run, run.rows_of(x), x.cols, [&](uint32_t row, uint32_t) {
         run.program.kernels->rope(row_f32(x, row), row_f32(table, row), op.argument[2], op.argument[3], table.cols / 2,
                                   op.argument[4] == 1);
@@ -152,8 +152,8 @@ const OpImplementation op_rope = {
 const OpImplementation op_softmax = {
     [](Check& c) { check_unary(c, "softmax maps f32 rows to f32 rows of the same shape"); },
     [](const Run& run, const Op& op) {
-      const Tensor& out = run.program.tensors[op.argument[0]];
-      const Tensor& x = run.program.tensors[op.argument[1]];
+      const Tensor& out = run.tensors[op.argument[0]];
+      const Tensor& x = run.tensors[op.argument[1]];
       for_rows(run, run.rows_of(out), out.cols, [&](uint32_t row, uint32_t) {
         run.program.kernels->softmax(row_f32(x, row), out.cols, row_f32(out, row));
       });
@@ -163,8 +163,8 @@ const OpImplementation op_softmax = {
 const OpImplementation op_log_softmax = {
     [](Check& c) { check_unary(c, "log_softmax maps f32 rows to f32 rows of the same shape"); },
     [](const Run& run, const Op& op) {
-      const Tensor& out = run.program.tensors[op.argument[0]];
-      const Tensor& x = run.program.tensors[op.argument[1]];
+      const Tensor& out = run.tensors[op.argument[0]];
+      const Tensor& x = run.tensors[op.argument[1]];
       for_rows(run, run.rows_of(out), out.cols, [&](uint32_t row, uint32_t) {
         run.program.kernels->log_softmax(row_f32(x, row), out.cols, row_f32(out, row));
       });
@@ -179,8 +179,8 @@ const OpImplementation op_log_sum_exp = {[](Check& c) {
                                            c.apart(c.tensor(0), c.tensor(1), "log_sum_exp does not work in place");
                                          },
                                          [](const Run& run, const Op& op) {
-                                           const Tensor& out = run.program.tensors[op.argument[0]];
-                                           const Tensor& x = run.program.tensors[op.argument[1]];
+                                           const Tensor& out = run.tensors[op.argument[0]];
+                                           const Tensor& x = run.tensors[op.argument[1]];
                                            for_rows(run, run.rows_of(out), x.cols, [&](uint32_t row, uint32_t) {
                                              *row_f32(out, row) =
                                                  run.program.kernels->log_sum_exp(row_f32(x, row), x.cols);
@@ -199,8 +199,8 @@ const OpImplementation op_token_nll = {
       c.apart(c.tensor(0), c.tensor(1), "token_nll does not work in place");
     },
     [](const Run& run, const Op& op) {
-      const Tensor& out = run.program.tensors[op.argument[0]];
-      const Tensor& x = run.program.tensors[op.argument[1]];
+      const Tensor& out = run.tensors[op.argument[0]];
+      const Tensor& x = run.tensors[op.argument[1]];
       if (run.step.targets == nullptr) return;
       for_rows(run, run.step.outputs, x.cols, [&](uint32_t row, uint32_t) {
         const float* logits = row_f32(x, row);

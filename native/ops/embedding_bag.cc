@@ -26,11 +26,12 @@ struct Arguments {
   BagOutput output;
 };
 
-Arguments arguments_of(const drover_program& p, const Op& op) {
-  return {p.tensors[op.argument[0]],
+Arguments arguments_of(const Run& run, const Op& op) {
+  const drover_program& p = run.program;
+  return {run.tensors[op.argument[0]],
           p.bag_tables.data() + op.argument[1],
           p.weights.data() + op.argument[1],
-          p.bags.data() + op.argument[3],
+          run.bags + op.argument[3],
           op.argument[2],
           op.argument[3],
           static_cast<Pooling>(op.argument[4]),
@@ -156,9 +157,9 @@ struct BagRun {
     }
   }
 
-  // The step's long bags are in order of their inputs: those of this op are [first_long, end_long).
+  // The run's long bags are in order of their inputs: those of this op are [first_long, end_long).
   void find_long_bags() {
-    const std::vector<LongBag>& all = run.program.long_bags;
+    const std::vector<LongBag>& all = run.long_bags;
     const auto from = [&](uint32_t input) {
       return std::partition_point(all.data(), all.data() + all.size(),
                                   [&](const LongBag& bag) { return bag.input < input; });
@@ -198,7 +199,7 @@ struct BagRun {
 };
 
 void run_embedding_bag(const Run& run, const Op& op) {
-  const Arguments a = arguments_of(run.program, op);
+  const Arguments a = arguments_of(run, op);
   BagRun bags{run, a, run.step.rows};
   if (bags.bag_count == 0) return;
   bags.find_long_bags();

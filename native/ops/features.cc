@@ -29,9 +29,9 @@ const OpImplementation op_interaction = {
       c.apart(c.tensor(0), c.tensor(2), "interaction does not work in place");
     },
     [](const Run& run, const Op& op) {
-      const Tensor& out = run.program.tensors[op.argument[0]];
-      const Tensor& dense = run.program.tensors[op.argument[1]];
-      const Tensor& pooled = run.program.tensors[op.argument[2]];
+      const Tensor& out = run.tensors[op.argument[0]];
+      const Tensor& dense = run.tensors[op.argument[1]];
+      const Tensor& pooled = run.tensors[op.argument[2]];
       const uint32_t tables = pooled.cols / dense.cols;
       // A row costs its products, not its output.
       const uint64_t work = uint64_t{out.cols} * dense.cols / 16 + 1;
@@ -55,12 +55,12 @@ const OpImplementation op_concat = {[](Check& c) {
                                       c.cols(c.tensor(0), cols, "concat writes all that its inputs have");
                                     },
                                     [](const Run& run, const Op& op) {
-                                      const Tensor& out = run.program.tensors[op.argument[0]];
+                                      const Tensor& out = run.tensors[op.argument[0]];
                                       for_rows(run, run.rows_of(out), out.cols, [&](uint32_t row, uint32_t) {
                                         float* to = row_f32(out, row);
                                         for (uint32_t i = 1; i <= kMostParts; i++) {
                                           if (op.argument[i] == kNone) continue;
-                                          const Tensor& x = run.program.tensors[op.argument[i]];
+                                          const Tensor& x = run.tensors[op.argument[i]];
                                           std::memcpy(to, row_f32(x, row), uint64_t{x.cols} * 4);
                                           to += x.cols;
                                         }
@@ -73,9 +73,9 @@ const OpImplementation op_cross = {[](Check& c) {
                                        check_same(c, i, "cross maps f32 rows to f32 rows of the same shape");
                                    },
                                    [](const Run& run, const Op& op) {
-                                     const Tensor& out = run.program.tensors[op.argument[0]];
+                                     const Tensor& out = run.tensors[op.argument[0]];
                                      const Tensor* x[3];
-                                     for (uint32_t i = 0; i < 3; i++) x[i] = &run.program.tensors[op.argument[i + 1]];
+                                     for (uint32_t i = 0; i < 3; i++) x[i] = &run.tensors[op.argument[i + 1]];
                                      for_rows(run, run.rows_of(out), out.cols, [&](uint32_t row, uint32_t) {
                                        run.program.recommend->cross(row_f32(*x[0], row), row_f32(*x[1], row),
                                                                     row_f32(*x[2], row), out.cols, row_f32(out, row));
@@ -88,8 +88,8 @@ const OpImplementation op_sigmoid = {[](Check& c) {
                                          check_same(c, i, "sigmoid maps f32 rows to f32 rows of the same shape");
                                      },
                                      [](const Run& run, const Op& op) {
-                                       const Tensor& out = run.program.tensors[op.argument[0]];
-                                       const Tensor& x = run.program.tensors[op.argument[1]];
+                                       const Tensor& out = run.tensors[op.argument[0]];
+                                       const Tensor& x = run.tensors[op.argument[1]];
                                        for_rows(run, run.rows_of(out), out.cols, [&](uint32_t row, uint32_t) {
                                          run.program.recommend->sigmoid(row_f32(x, row), out.cols, row_f32(out, row));
                                        });

@@ -68,8 +68,8 @@ struct Call {
   uint32_t panels;
 };
 Call call_of(const Run& run, const Op& op) {
-  const Tensor& out = run.program.tensors[op.argument[0]];
-  const Tensor& x = run.program.tensors[op.argument[1]];
+  const Tensor& out = run.tensors[op.argument[0]];
+  const Tensor& x = run.tensors[op.argument[1]];
   const Weight& w = run.program.weights[op.argument[2]];
   const KernelTable& kernels = *run.program.kernels;
   Call call{};
@@ -85,8 +85,8 @@ Call call_of(const Run& run, const Op& op) {
   args.y_stride = out.stride / 4;
   if (op.argument[3] != kNone) args.bias = run.program.weights[op.argument[3]].decoded;
   if (op.argument[4] != kNone) {
-    args.residual = row_f32(run.program.tensors[op.argument[4]], 0);
-    args.residual_stride = run.program.tensors[op.argument[4]].stride / 4;
+    args.residual = row_f32(run.tensors[op.argument[4]], 0);
+    args.residual_stride = run.tensors[op.argument[4]].stride / 4;
   }
   args.activation = static_cast<Activation>(op.argument[5]);
   args.follows = !machine().intel;
@@ -121,8 +121,8 @@ void run_few(const Run& run, const Call* calls, uint32_t count) {
 // Whether `next` may run beside `op`: both read x, which therefore keeps its place, and nothing else that an op writes;
 // their outputs lie apart (that of an op whose result nobody wants may be the other's place).
 bool beside(const Run& run, const Op& op, const Op& next) {
-  const Tensor& a = run.program.tensors[op.argument[0]];
-  const Tensor& b = run.program.tensors[next.argument[0]];
+  const Tensor& a = run.tensors[op.argument[0]];
+  const Tensor& b = run.tensors[next.argument[0]];
   const uint64_t rows = run.rows_of(a);
   return next.opcode == op.opcode && next.argument[1] == op.argument[1] && next.argument[4] == kNone &&
          (a.data + rows * a.stride <= b.data || b.data + rows * b.stride <= a.data);
@@ -164,7 +164,7 @@ const OpImplementation op_gemm = {
       const GemmArgs& args = call.args;
       if (args.rows == 0 || args.cols == 0) return;
       if (args.rows <= kFewRows) return run_few(run, &call, 1);
-      const DType type = run.program.tensors[op.argument[1]].dtype;
+      const DType type = run.tensors[op.argument[1]].dtype;
       const bool floats = type == DType::f32 || type == DType::f8_row || type == DType::bf16;
       const Tiles tile = tiles_of(args.rows, call.panels, args.depth, run.team.threads(), floats);
       const uint32_t row_tiles = (args.rows + tile.rows - 1) / tile.rows;
@@ -178,7 +178,7 @@ const OpImplementation op_gemm = {
     },
     [](const drover_program&, const Op&) -> uint64_t { return kGemmScratchBytes; },
     [](const Run& run, const Op* ops, uint32_t count) -> uint32_t {
-      const uint32_t rows = run.rows_of(run.program.tensors[ops[0].argument[0]]);
+      const uint32_t rows = run.rows_of(run.tensors[ops[0].argument[0]]);
       if (rows == 0 || rows > kFewRows || ops[0].argument[4] != kNone) return 0;
       const auto fits = [&](uint32_t next) {
         for (uint32_t i = 0; i < next; i++) {

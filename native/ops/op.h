@@ -31,7 +31,7 @@ class Check {
     require(t.dtype == wanted, what, static_cast<int64_t>(t.dtype), static_cast<int64_t>(wanted));
   }
   void same_rows(const Tensor& a, const Tensor& b, const char* what) {
-    require(a.dimension == b.dimension && a.most_rows == b.most_rows, what, a.most_rows, b.most_rows);
+    require(a.dimension == b.dimension && a.fixed_rows == b.fixed_rows, what, a.most_rows, b.most_rows);
   }
   void cols(const Tensor& t, uint64_t wanted, const char* what) {
     require(t.cols == wanted, what, t.cols, static_cast<int64_t>(wanted));

@@ -31,7 +31,7 @@ const OpImplementation op_embed = {
                 c.program.vocabulary);
     },
     [](const Run& run, const Op& op) {
-      const Tensor& out = run.program.tensors[op.argument[0]];
+      const Tensor& out = run.tensors[op.argument[0]];
       const Weight& table = run.program.weights[op.argument[1]];
       for_rows(run, run.step.rows, out.cols, [&](uint32_t row, uint32_t) {
         read_row(table, static_cast<uint32_t>(run.step.tokens[row]), row_f32(out, row));
@@ -49,8 +49,8 @@ const OpImplementation op_gather = {
       c.apart(c.tensor(0), c.tensor(1), "gather does not work in place");
     },
     [](const Run& run, const Op& op) {
-      const Tensor& out = run.program.tensors[op.argument[0]];
-      const Tensor& x = run.program.tensors[op.argument[1]];
+      const Tensor& out = run.tensors[op.argument[0]];
+      const Tensor& x = run.tensors[op.argument[1]];
       for (uint32_t i = 0; i < run.step.outputs; i++) {
         std::memcpy(row_f32(out, i), row_f32(x, run.step.output_rows[i]), uint64_t{out.cols} * 4);
       }
@@ -66,7 +66,7 @@ const OpImplementation op_dequantize = {
                 c.tensor(0).fixed_rows);
     },
     [](const Run& run, const Op& op) {
-      const Tensor& out = run.program.tensors[op.argument[0]];
+      const Tensor& out = run.tensors[op.argument[0]];
       const Weight& w = run.program.weights[op.argument[1]];
       for_rows(run, out.fixed_rows, out.cols, [&](uint32_t row, uint32_t) { read_row(w, row, row_f32(out, row)); });
     },

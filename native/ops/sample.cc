@@ -29,8 +29,8 @@ const OpImplementation op_sample = {
     },
     [](const Run& run, const Op& op) {
       if (run.step.sampling == nullptr) return;
-      const Tensor& out = run.program.tensors[op.argument[0]];
-      const Tensor& logits = run.program.tensors[op.argument[1]];
+      const Tensor& out = run.tensors[op.argument[0]];
+      const Tensor& logits = run.tensors[op.argument[1]];
       const uint32_t vocabulary = run.program.vocabulary, room = (out.cols - 4) / 2;
       run.team.parallel(run.step.outputs, [&](uint32_t row, uint32_t worker) {
         uint8_t* scratch = run.scratch(worker);
@@ -60,8 +60,8 @@ const OpImplementation op_sample_probabilities = {
     },
     [](const Run& run, const Op& op) {
       if (run.step.sampling == nullptr) return;
-      const Tensor& out = run.program.tensors[op.argument[0]];
-      const Tensor& logits = run.program.tensors[op.argument[1]];
+      const Tensor& out = run.tensors[op.argument[0]];
+      const Tensor& logits = run.tensors[op.argument[1]];
       run.team.parallel(run.step.outputs, [&](uint32_t row, uint32_t worker) {
         SamplingRecord record = run.step.sampling[row];
         record.top_logprobs = 0;

@@ -23,7 +23,12 @@ export const runRecommender = async (
   const { device = cpuDevice, tables = 'mapped', threads } = options
   const opened = await openRecommender(folder)
   const rows = dense.length / opened.config.denseFeatures
-  const program = programOf(device.layout, opened.config, opened, { maxRows: rows, activations: 'auto', tables })
+  const program = programOf(device.layout, opened.config, opened, {
+    maxRows: rows,
+    activations: 'auto',
+    tables,
+    keeps: 'layers',
+  })
   const loaded = await device.load(program, opened.regions, threads === undefined ? {} : { threads })
   const step = bagStep(rows, sparse)
   loaded.write(program.outputs.get('dense') as number, 0, dense)

@@ -206,7 +206,7 @@ test('tables are copied also where prepared weights come from a file', () =>
   }))
 
 test('a step with bags has no tokens and no positions: ops that read them, and programs without bags, refuse', () => {
-  const table: TableSource = { name: 'a', dtype: 'f32', rows: 4, cols: 8, region: 0, offset: 0 }
+  const table = { name: 'a', dtype: 'f32', rows: 4, cols: 8, region: 0, offset: 0 } as const
   const data = new Uint8Array(4 * 8 * 4)
   const load = (build: (b: ProgramBuilder) => void, vocabulary: number) => {
     const b = builder(8, vocabulary)

@@ -16,7 +16,12 @@ const wide: TinyRecommender = { dense: 5, dim: 64, rows: [1000], bottom: [2048, 
 
 const loadOn = async (device: Device, folder: string, maxRows: number) => {
   const opened = await openRecommender(folder)
-  const program = programOf(device.layout, opened.config, opened, { maxRows, activations: 'auto', tables: 'mapped' })
+  const program = programOf(device.layout, opened.config, opened, {
+    maxRows,
+    activations: 'auto',
+    tables: 'mapped',
+    keeps: 'scores',
+  })
   return { loaded: await device.load(program, opened.regions), program }
 }
 

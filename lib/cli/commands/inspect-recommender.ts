@@ -48,6 +48,7 @@ export const inspectRecommender = async (path: string, args: Arguments): Promise
     maxRows: maxBatch,
     activations: 'auto',
     tables: 'mapped',
+    keeps: 'scores',
   })
   const planned = planProgram(program, cpuDevice.layout)
   const tableBytes = parts.tables.reduce((sum, { bytes: size }) => sum + size, 0)
