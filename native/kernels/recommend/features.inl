@@ -16,62 +16,64 @@ DROVER_INLINE void store_vector(float* p, F32x16 a, uint32_t count) {
   f_store_part(p, a, count);
 }
 
-// Products of one vector with kOthers that lie behind each other, `dim` apart: 16 lanes each, still to be added up.
-template <uint32_t kOthers>
-DROVER_INLINE void products(const float* a, const float* others, uint32_t dim, F32x16* out) {
-  F32x16 sums[kOthers];
-#pragma GCC unroll 8
-  for (uint32_t o = 0; o < kOthers; o++) sums[o] = f_zero();
-  uint32_t at = 0;
-  for (; at + 16 <= dim; at += 16) {
-    const F32x16 x = f_load(a + at);
-#pragma GCC unroll 8
-    for (uint32_t o = 0; o < kOthers; o++) sums[o] = f_fma(x, f_load(others + uint64_t{o} * dim + at), sums[o]);
+// Vectors that are multiplied by four others at a time, as registers allow.
+constexpr uint32_t kProductRows = kSumVectors >= 8 ? 4 : 1;
+
+// Products of kProductRows vectors with four others each: 16 lanes, still to be added up.
+DROVER_INLINE void products(const float* const* rows, const float* const* others, uint32_t dim, F32x16* out) {
+  F32x16 sums[kProductRows][4];
+  for (auto& row : sums) {
+#pragma GCC unroll 4
+    for (F32x16& sum : row) sum = f_zero();
   }
-  if (at < dim) {
-    const F32x16 x = f_load_part(a + at, dim - at);
-#pragma GCC unroll 8
-    for (uint32_t o = 0; o < kOthers; o++) {
-      sums[o] = f_fma(x, f_load_part(others + uint64_t{o} * dim + at, dim - at), sums[o]);
+  for_vectors(dim, [&](uint32_t at, uint32_t count) {
+    F32x16 y[4];
+#pragma GCC unroll 4
+    for (uint32_t o = 0; o < 4; o++) y[o] = load_vector(others[o] + at, count);
+#pragma GCC unroll 4
+    for (uint32_t r = 0; r < kProductRows; r++) {
+      const F32x16 x = load_vector(rows[r] + at, count);
+#pragma GCC unroll 4
+      for (uint32_t o = 0; o < 4; o++) sums[r][o] = f_fma(x, y[o], sums[r][o]);
     }
+  });
+#pragma GCC unroll 4
+  for (uint32_t r = 0; r < kProductRows; r++) {
+#pragma GCC unroll 4
+    for (uint32_t o = 0; o < 4; o++) out[r * 4 + o] = sums[r][o];
   }
-#pragma GCC unroll 8
-  for (uint32_t o = 0; o < kOthers; o++) out[o] = sums[o];
 }
 
+// Squares of four vectors by four. Those that reach over the diagonal or the last vector make products that nobody asked
+// for, of which nothing is stored.
 void interaction(const float* dense, const float* pooled, uint32_t dim, uint32_t tables, bool itself, float* out) {
   for_vectors(dim, [&](uint32_t at, uint32_t count) { store_vector(out + at, load_vector(dense + at, count), count); });
   out += dim;
-  // Lanes of 16 products are added up together: one by one that would take longer than the products.
-  F32x16 waiting[16 + kSumVectors];
-  uint32_t count = 0;
-  const auto settle = [&] {
-    if (count < 16) return;
-    f_store(out, f_sums(waiting));
-    out += 16;
-    count -= 16;
-    for (uint32_t i = 0; i < count; i++) waiting[i] = waiting[16 + i];
+  const auto vector = [&](uint32_t i) {
+    return i == 0 ? dense : pooled + uint64_t{smaller_of(i, tables) - 1} * dim;  // behind the last: the last
   };
-  for (uint32_t i = 0; i <= tables; i++) {
-    const float* a = i == 0 ? dense : pooled + uint64_t{i - 1} * dim;
-    const uint32_t others = i + (itself ? 1 : 0);  // of dense, pooled 0, pooled 1, ...
-    if (others == 0) continue;
-    products<1>(a, dense, dim, waiting + count++);
-    settle();
-    uint32_t j = 1;
-    // Products that nobody asked for cost less than loops over few: those of whole groups are made, and written over.
-    for (; j < others && j + kSumVectors <= tables + 1; j += kSumVectors) {
-      products<kSumVectors>(a, pooled + uint64_t{j - 1} * dim, dim, waiting + count);
-      count += smaller_of(others - j, kSumVectors);
-      settle();
-    }
-    for (; j < others; j++) {
-      products<1>(a, pooled + uint64_t{j - 1} * dim, dim, waiting + count++);
-      settle();
+  for (uint32_t i = 0; i <= tables; i += 4) {
+    const float* rows[4] = {vector(i), vector(i + 1), vector(i + 2), vector(i + 3)};
+    const uint32_t end = smaller_of(i + 4, tables + 1);
+    for (uint32_t j = 0; j < end; j += 4) {
+      const float* others[4] = {vector(j), vector(j + 1), vector(j + 2), vector(j + 3)};
+      F32x16 waiting[16];
+      for (uint32_t r = 0; r < 4; r += kProductRows) products(rows + r, others, dim, waiting + r * 4);
+      // Lanes of 16 products are added up together: one by one that would take longer than the products.
+      float sums[16];
+      f_store(sums, f_sums(waiting));
+      float* to = out + uint64_t{i} * (itself ? i + 1 : i - 1) / 2 + j;  // row i's, and a row has one more than that before
+      const uint32_t first = i + (itself ? 1 : 0);                       // products of row i
+      if (j < i && end == i + 4) {
+#pragma GCC unroll 4
+        for (uint32_t r = 0; r < 4; r++, to += first + r - 1) __builtin_memcpy(to, sums + r * 4, 16);
+        continue;
+      }
+      for (uint32_t r = 0; i + r < end; r++, to += first + r - 1) {
+        for (uint32_t o = 0; o < 4 && j + o < first + r; o++) to[o] = sums[r * 4 + o];
+      }
     }
   }
-  for (uint32_t i = count; i < 16; i++) waiting[i] = f_zero();
-  f_store_part(out, f_sums(waiting), count);
 }
 
 void cross(const float* x0, const float* y, const float* x, uint32_t cols, float* out) {
