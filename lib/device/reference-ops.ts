@@ -6,6 +6,7 @@ import { DroverError } from '../errors.js'
 import { floatToHalf, halfToFloat } from '../format/decode/scalar.js'
 import { absent, type KvSpec, type Program, pagePositions, type TensorSpec } from '../program/program.js'
 import type { Step } from '../program/step.js'
+import { pairKinds, partners } from '../program/tables.js'
 import { type CheckedBags, embeddingBag } from './reference-bags.js'
 
 /** A tensor has storage of its own: nothing is shared, whatever the plan says. */
@@ -369,7 +370,7 @@ export const referenceOps: Readonly<Record<string, Op>> = {
   }),
   log_sum_exp: mapRows((x) => [logSumExp(x)]),
   embedding_bag: embeddingBag,
-  interaction: (machine, [outIndex, denseIndex, pooledIndex, itself]) => {
+  interaction: (machine, [outIndex, denseIndex, pooledIndex, kind]) => {
     const [out, dense, pooled] = [outIndex, denseIndex, pooledIndex].map((index) => machine.tensors[index!]!) as [
       ReferenceTensor,
       ReferenceTensor,
@@ -380,7 +381,9 @@ export const referenceOps: Readonly<Record<string, Op>> = {
       const vectors = [rowOf(dense, row)]
       for (let at = 0; at < pooled.spec.cols; at += cols) vectors.push(rowOf(pooled, row).subarray(at, at + cols))
       const products = vectors.flatMap((a, i) =>
-        vectors.slice(0, i + itself!).map((b) => a.reduce((sum, value, k) => sum + value * b[k]!, 0)),
+        vectors
+          .slice(...partners(pairKinds[kind!]!, vectors.length, i))
+          .map((b) => a.reduce((sum, value, k) => sum + value * b[k]!, 0)),
       )
       rowOf(out, row).set([...vectors[0]!, ...products])
     }

@@ -1,16 +1,18 @@
 /**
- * config.json of recommenders: the flags of facebookresearch/dlrm (architecture "dlrm") and of TorchRec's DLRM
- * (architecture "dlrm_dcn"), lists as JSON or as the flags write them. What a flag asks for that would be computed otherwise
+ * config.json of recommenders: the flags of facebookresearch/dlrm (architecture "dlrm") and of TorchRec's DLRMs
+ * (architecture "dlrm_dcn", also with interaction_type "original"), lists as JSON or as the flags write them. What a flag asks for that would be computed otherwise
  * is refused.
  */
 import { DroverError } from '../errors.js'
 import type { ConfigRecord } from '../format/config.js'
-import { type Pooling, poolings } from '../program/tables.js'
+import { type Pairs, type Pooling, pairCount, poolings } from '../program/tables.js'
 import type { TableShape } from './tables.js'
 
 interface CommonConfig {
   /** Where it was read, for errors. */
   readonly file: string
+  /** Whose state-dict names the weights have. */
+  readonly names: 'dlrm' | 'torchrec'
   readonly denseFeatures: number
   readonly tables: readonly TableShape[]
   readonly pooling: Pooling
@@ -28,8 +30,8 @@ interface CommonConfig {
 export interface DotConfig extends CommonConfig {
   readonly architecture: 'dlrm'
   readonly interaction: 'dot' | 'cat'
-  /** 'dot': with the products of each embedding and itself. */
-  readonly itself: boolean
+  /** 'dot': which products, in which order. */
+  readonly pairs: Pairs
 }
 
 /** DLRM-DCNv2: a low-rank cross network (arXiv 2008.13535). */
@@ -116,11 +118,8 @@ const lossThreshold = (config: ConfigRecord): number => {
 }
 
 /** Width of what the last MLP of a DLRM reads. */
-const interactionWidth = (bottom: number, tables: number, dim: number, op: 'dot' | 'cat', itself: boolean): number => {
-  if (op === 'cat') return bottom + tables * dim
-  const vectors = tables + 1
-  return bottom + (vectors * (itself ? vectors + 1 : vectors - 1)) / 2
-}
+const interactionWidth = (bottom: number, tables: number, dim: number, op: 'dot' | 'cat', pairs: Pairs): number =>
+  bottom + (op === 'cat' ? tables * dim : pairCount(pairs, tables + 1))
 
 /**
  * arch_mlp_top with or without its input: the flag of the original is given without, its network and the configs of this
@@ -148,17 +147,18 @@ const dotConfig = (config: ConfigRecord, has: (tensor: string) => boolean): DotC
   if (bottom.length === 0)
     throw config.refuse('arch_mlp_bot', 'the dense features and at least one layer', 'one number')
   const interaction = choice(config, 'arch_interaction_op', ['dot', 'cat'], 'dot')
-  const itself = config.boolean('arch_interaction_itself', false)
+  const pairs = config.boolean('arch_interaction_itself', false) ? 'lower-and-itself' : 'lower'
   const last = bottom.at(-1) as number
   if (interaction === 'dot' && last !== dim) {
     throw config.refuse('arch_mlp_bot', `a last layer of arch_sparse_feature_size ${dim}`, `${last} outputs`)
   }
-  const topInputs = interactionWidth(last, rows.length, dim, interaction, itself)
+  const topInputs = interactionWidth(last, rows.length, dim, interaction, pairs)
   if (topInputs > mostWidth) {
     throw config.refuse('arch_embedding_size', `an interaction of at most ${mostWidth} numbers`, topInputs)
   }
   return {
     architecture: 'dlrm',
+    names: 'dlrm',
     file: config.file,
     denseFeatures,
     tables: tableShapes(
@@ -173,13 +173,14 @@ const dotConfig = (config: ConfigRecord, has: (tensor: string) => boolean): DotC
     top: topSizes(config, topInputs, has),
     topInputs,
     interaction,
-    itself,
+    pairs,
     lossThreshold: lossThreshold(config),
   }
 }
 
-const crossConfig = (config: ConfigRecord): CrossConfig => {
-  expectAll(config, { interaction_type: ['dcn'] })
+const torchrecConfig = (config: ConfigRecord): RecommenderConfig => {
+  expectAll(config, { interaction_type: ['dcn', 'original'] })
+  const isCross = config.get('interaction_type') !== 'original'
   const dim = config.integer('embedding_dim', { minimum: 1, maximum: mostDim })
   const rows = sizes(config, 'num_embeddings_per_feature', { entries: mostTables, maximum: mostRows })
   const bottom = layerSizes(config, 'dense_arch_layer_sizes')
@@ -190,13 +191,15 @@ const crossConfig = (config: ConfigRecord): CrossConfig => {
   if (bottom.at(-1) !== dim) {
     throw config.refuse('dense_arch_layer_sizes', `a last layer of embedding_dim ${dim}`, `${bottom.at(-1)} outputs`)
   }
-  const topInputs = dim * (rows.length + 1)
+  // TorchRec takes the upper triangle.
+  const pairs = 'upper'
+  const topInputs = isCross ? dim * (rows.length + 1) : interactionWidth(dim, rows.length, dim, 'dot', pairs)
   if (topInputs > mostWidth) {
-    throw config.refuse('num_embeddings_per_feature', `embeddings of at most ${mostWidth} numbers`, topInputs)
+    throw config.refuse('num_embeddings_per_feature', `an interaction of at most ${mostWidth} numbers`, topInputs)
   }
   const prefix = 'sparse_arch.embedding_bag_collection.embedding_bags.'
-  return {
-    architecture: 'dlrm_dcn',
+  const common: CommonConfig = {
+    names: 'torchrec',
     file: config.file,
     denseFeatures: config.integer('in_features', { minimum: 1, maximum: mostWidth, fallback: 13 }),
     tables: tableShapes(
@@ -210,9 +213,14 @@ const crossConfig = (config: ConfigRecord): CrossConfig => {
     bottom,
     top,
     topInputs,
+    lossThreshold: lossThreshold(config),
+  }
+  if (!isCross) return { ...common, architecture: 'dlrm', interaction: 'dot', pairs }
+  return {
+    ...common,
+    architecture: 'dlrm_dcn',
     crossLayers: config.integer('dcn_num_layers', { minimum: 1, maximum: mostLayers }),
     crossRank: config.integer('dcn_low_rank_dim', { minimum: 1, maximum: mostWidth }),
-    lossThreshold: lossThreshold(config),
   }
 }
 
@@ -227,7 +235,7 @@ export const isRecommender = (config: ConfigRecord): boolean =>
 export const recommenderConfig = (config: ConfigRecord, has: (tensor: string) => boolean): RecommenderConfig => {
   const architecture = config.get('architecture')
   if (architecture === 'dlrm') return dotConfig(config, has)
-  if (architecture === 'dlrm_dcn') return crossConfig(config)
+  if (architecture === 'dlrm_dcn') return torchrecConfig(config)
   throw new DroverError('E_UNSUPPORTED', 'this is no recommender', {
     file: config.file,
     field: 'architecture',

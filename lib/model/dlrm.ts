@@ -30,7 +30,7 @@ const dlrmLayers = {
 }
 
 /** TorchRec keeps the last layer of the over arch beside the MLP of the others. */
-const dcnLayers = (layers: number): typeof dlrmLayers => ({
+const torchrecLayers = (layers: number): typeof dlrmLayers => ({
   bottom: (i) => `dense_arch.model._mlp.${i}._linear`,
   top: (i) => (i === layers - 1 ? 'over_arch.model.1' : `over_arch.model.0._mlp.${i}._linear`),
 })
@@ -42,7 +42,7 @@ const crossNames = (layer: number) => ({
 })
 
 const layersOf = (config: RecommenderConfig) =>
-  config.architecture === 'dlrm' ? dlrmLayers : dcnLayers(config.top.length)
+  config.names === 'dlrm' ? dlrmLayers : torchrecLayers(config.top.length)
 
 /** Names of the modules that multiply, without `.weight`: what `quantization.layers` may name. */
 export const layerNames = (config: RecommenderConfig): string[] => {
@@ -111,9 +111,9 @@ export const buildRecommender = (
   return b.finish()
 }
 
-const interact = (b: ProgramBuilder, { interaction, itself }: DotConfig, bottom: Value, pooled: Value): Value =>
+const interact = (b: ProgramBuilder, { interaction, pairs }: DotConfig, bottom: Value, pooled: Value): Value =>
   interaction === 'dot'
-    ? b.interaction('interaction', bottom, pooled, { itself })
+    ? b.interaction('interaction', bottom, pooled, pairs)
     : b.concat('interaction', [bottom, pooled])
 
 /** x(l+1) = x0 · (W (V x(l)) + b) + x(l). */

@@ -18,7 +18,16 @@ import {
   type WeightForm,
   type WeightSpec,
 } from './program.js'
-import { bagOutputs, type EmbeddingBagOptions, poolings, type TableSource, tableWeight } from './tables.js'
+import {
+  bagOutputs,
+  type EmbeddingBagOptions,
+  type Pairs,
+  pairCount,
+  pairKinds,
+  poolings,
+  type TableSource,
+  tableWeight,
+} from './tables.js'
 
 /** A tensor of the program under construction. */
 export interface Value {
@@ -262,14 +271,12 @@ export class ProgramBuilder {
   }
 
   /**
-   * DLRM's interaction: dense [rows, d], then the products of each pair of the vectors dense, pooled 0, pooled 1, … in row
-   * order of the lower triangle, `itself` with its diagonal.
+   * DLRM's interaction: dense [rows, d], then the products of pairs of the vectors dense, pooled 0, pooled 1, … row by row.
    */
-  interaction(name: string, dense: Value, pooled: Value, { itself }: { itself: boolean }): Value {
+  interaction(name: string, dense: Value, pooled: Value, pairs: Pairs): Value {
     const vectors = pooled.cols / dense.cols + 1
-    const pairs = (vectors * (vectors + (itself ? 1 : -1))) / 2
-    const out = this.#like(name, dense, dense.cols + pairs)
-    this.#op(name, 'interaction', [out.index, dense.index, pooled.index, Number(itself)])
+    const out = this.#like(name, dense, dense.cols + pairCount(pairs, vectors))
+    this.#op(name, 'interaction', [out.index, dense.index, pooled.index, pairKinds.indexOf(pairs)])
     return out
   }
 

@@ -24,6 +24,15 @@ export const bagOutputs = ['f32', 'f16', 'bf16'] as const
 /** What pooled rows are rounded to. */
 export type BagOutput = (typeof bagOutputs)[number]
 
+export const pairKinds = ['lower', 'lower-and-itself', 'upper'] as const
+/** Vectors that each vector is multiplied by: those before it, those before it and itself, those behind it. */
+export type Pairs = (typeof pairKinds)[number]
+/** The vectors [first, end) that vector i of so many is multiplied by. */
+export const partners = (pairs: Pairs, vectors: number, i: number): [first: number, end: number] =>
+  pairs === 'upper' ? [i + 1, vectors] : [0, pairs === 'lower' ? i : i + 1]
+export const pairCount = (pairs: Pairs, vectors: number): number =>
+  (vectors * (pairs === 'lower-and-itself' ? vectors + 1 : vectors - 1)) / 2
+
 export interface EmbeddingBagOptions {
   pooling: Pooling
   /** 'mapped': rows are read from the file; 'copied': from a copy on huge pages, which counts against the memory budget. */

@@ -109,7 +109,12 @@ export class LayeredNet {
     activations: ActivationMode,
     { maxRows, indices, threads, signal }: NetOptions,
   ): Promise<LayeredNet> {
-    const program = programOf(cpuDevice.layout, config, parts, { maxRows, activations, tables: 'mapped', keeps: 'layers' })
+    const program = programOf(cpuDevice.layout, config, parts, {
+      maxRows,
+      activations,
+      tables: 'mapped',
+      keeps: 'layers',
+    })
     const loaded = await cpuDevice.load(program, parts.regions, {
       ...(threads === undefined ? {} : { threads }),
       ...(signal === undefined ? {} : { signal }),

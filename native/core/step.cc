@@ -212,7 +212,8 @@ drover_code decode_step(drover_program& p, uint32_t* words, uint64_t count, Step
   if (step.first_op > step.end_op || step.end_op > p.ops.size())
     return no("op range", step.end_op, static_cast<int64_t>(p.ops.size()));
   // What the ops before left of a block is gone.
-  if (p.block_rows != 0 && step.first_op != 0) return no("a program of blocks runs from its first op", step.first_op, 0);
+  if (p.block_rows != 0 && step.first_op != 0)
+    return no("a program of blocks runs from its first op", step.first_op, 0);
   if ((step.flags & ~(kStepProfile | kStepTargets | kStepSampling | kStepBags)) != 0)
     return no("unknown flags", step.flags, 15);
   const bool has_bags = (step.flags & kStepBags) != 0;

@@ -22,8 +22,9 @@ const OpImplementation op_interaction = {
       c.same_rows(c.tensor(0), c.tensor(2), "interaction has a pooled row per row");
       c.require(c.tensor(2).cols % dim == 0, "interaction's pooled vectors are as wide as its dense one",
                 c.tensor(2).cols, static_cast<int64_t>(dim));
-      c.require(c.word(3) <= 1, "interaction's diagonal is 0 or 1", c.word(3), 1);
-      const uint64_t pairs = c.word(3) == 1 ? vectors * (vectors + 1) / 2 : vectors * (vectors - 1) / 2;
+      const Pairs kind = static_cast<Pairs>(c.word(3));
+      c.require(kind < Pairs::kCount, "interaction's pairs are 0, 1 or 2", c.word(3), 2);
+      const uint64_t pairs = kind == Pairs::kLowerAndItself ? vectors * (vectors + 1) / 2 : vectors * (vectors - 1) / 2;
       c.cols(c.tensor(0), dim + pairs, "interaction writes the dense vector and all pairs");
       c.apart(c.tensor(0), c.tensor(1), "interaction does not work in place");
       c.apart(c.tensor(0), c.tensor(2), "interaction does not work in place");
@@ -37,7 +38,7 @@ const OpImplementation op_interaction = {
       const uint64_t work = uint64_t{out.cols} * dense.cols / 16 + 1;
       for_rows(run, run.rows_of(out), static_cast<uint32_t>(work < 4096 ? work : 4096), [&](uint32_t row, uint32_t) {
         run.program.recommend->interaction(row_f32(dense, row), row_f32(pooled, row), dense.cols, tables,
-                                           op.argument[3] == 1, row_f32(out, row));
+                                           static_cast<Pairs>(op.argument[3]), row_f32(out, row));
       });
     },
     nullptr};

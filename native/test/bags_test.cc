@@ -324,15 +324,17 @@ void check_features(Random& random) {
   for (const uint32_t dim : {1u, 2u, 15u, 16u, 17u, 33u, 64u, 100u}) {
     for (const uint32_t tables : {0u, 1u, 2u, 4u, 5u, 9u, 26u}) {
       const Buffer<float> dense = normals(dim, random), pooled = normals(uint64_t{dim} * tables, random);
-      for (const bool itself : {false, true}) {
+      for (const Pairs pairs : {Pairs::kLower, Pairs::kLowerAndItself, Pairs::kUpper}) {
         std::vector<float> right(dense.data(), dense.data() + dim);
         const auto vector = [&](uint32_t i) { return i == 0 ? dense.data() : pooled.data() + uint64_t{i - 1} * dim; };
         for (uint32_t i = 0; i <= tables; i++) {
-          for (uint32_t j = 0; j < i + (itself ? 1 : 0); j++) right.push_back(product(vector(i), vector(j), dim));
+          const uint32_t begin = pairs == Pairs::kUpper ? i + 1 : 0;
+          const uint32_t end = pairs == Pairs::kUpper ? tables + 1 : i + (pairs == Pairs::kLowerAndItself ? 1 : 0);
+          for (uint32_t j = begin; j < end; j++) right.push_back(product(vector(i), vector(j), dim));
         }
         for (const Set& set : runnable_sets()) {
           Buffer<float> out(right.size());
-          set.kernels->interaction(dense.data(), pooled.data(), dim, tables, itself, out.data());
+          set.kernels->interaction(dense.data(), pooled.data(), dim, tables, pairs, out.data());
           CHECK(std::memcmp(out.data(), right.data(), out.bytes()) == 0, "%s: interaction of %u tables of %u", set.isa,
                 tables, dim);
         }

@@ -84,6 +84,23 @@ test('interactions: width with the diagonal, and of everything side by side', as
   assert.is(cat.topInputs, 19)
 })
 
+test("TorchRec's DLRM with products of pairs", async () => {
+  const { dcn_num_layers: _, dcn_low_rank_dim: __, ...flags } = dcn
+  const config = (await read({ ...flags, interaction_type: 'original' })) as DotConfig
+  assert.equal([config.architecture, config.interaction, config.pairs], ['dlrm', 'dot', 'upper'])
+  assert.is(config.topInputs, 4 + 3)
+  assert.equal(
+    config.tables.map(({ tensor }) => tensor),
+    [0, 1].map((i) => `sparse_arch.embedding_bag_collection.embedding_bags.t_cat_${i}.weight`),
+  )
+  assert.equal(layerNames(config), [
+    'dense_arch.model._mlp.0._linear',
+    'dense_arch.model._mlp.1._linear',
+    'over_arch.model.0._mlp.0._linear',
+    'over_arch.model.1',
+  ])
+})
+
 test('DLRM-DCNv2', async () => {
   const config = (await read(dcn)) as CrossConfig
   assert.is(config.topInputs, 12)

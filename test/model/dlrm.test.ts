@@ -12,6 +12,7 @@ import { requestOf, runRecommender } from './recommender.js'
 
 const dot = fixture('dlrm-dot')
 const dcn = fixture('dlrm-dcnv2')
+const torchrec = fixture('dlrm-torchrec')
 const devices: readonly Device[] = [cpuDevice, referenceDevice]
 
 const toTensor = ({ info, bytes }: Stored): Tensor => ({ dtype: info.dtype, shape: info.shape, bytes })
@@ -86,6 +87,21 @@ for (const device of devices) {
         await run.close()
       })
     }
+  })
+
+  test(`dlrm-torchrec (${device.name})`, async () => {
+    const expected = await readStored(`${torchrec}/expected.safetensors`)
+    const run = await runRecommender(torchrec, requestOf(expected, 5), { device })
+    for (const [role, name, absolute] of [
+      ['pooled', 'pooled', 1e-5],
+      ['bottom', 'dense_out', 1e-5],
+      ['interaction', 'interaction', 1e-5],
+      ['logit', 'logit', 5e-5],
+      ['prob', 'prob', 1e-5],
+    ] as const) {
+      assertClose(run.role(role), asFloats(storedTensor(expected, name)), absolute, `${device.name} ${role}`, 1e-5)
+    }
+    await run.close()
   })
 
   test(`dlrm-dcnv2 (${device.name})`, async () => {

@@ -77,7 +77,7 @@ test('what ops of recommenders cost', () => {
     pooling: 'sum',
     placement: 'mapped',
   })
-  const pairs = b.interaction('pairs', dense, pooled, { itself: false })
+  const pairs = b.interaction('pairs', dense, pooled, 'lower')
   b.output('score', b.sigmoid('score', b.cross('cross', pairs, pairs, pairs)))
   const program = b.finish()
   const step = bagStep(2, [

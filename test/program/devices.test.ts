@@ -4,12 +4,13 @@ import * as assert from 'uvu/assert'
 import { cpuDevice } from '../../lib/device/cpu.js'
 import type { DeviceProgram } from '../../lib/device/device.js'
 import { referenceDevice } from '../../lib/device/reference.js'
+import type { Bags } from '../../lib/program/bags.js'
 import { disassemble } from '../../lib/program/disassemble.js'
 import type { Program, TensorSpec } from '../../lib/program/program.js'
 import type { Step } from '../../lib/program/step.js'
 import { ModelRunner, range } from '../model/runner.js'
-import { assertClose, fixture, randomSource } from '../support.js'
-import { type RandomProgram, randomProgram } from './random-programs.js'
+import { assertClose, fixture, randomSource, thrownBy } from '../support.js'
+import { between, pick, type Random, type RandomProgram, randomProgram } from './random-programs.js'
 import { randomRanker } from './random-rankers.js'
 
 /** A language model, and now and then a recommender. */
@@ -96,6 +97,63 @@ test('a program in one run gives what its ops give one by one', async () => {
     }
     await whole.close()
     await parts.close()
+  }
+})
+
+/** The bags with one among them that is cut into parts. */
+const withLongBag = ({ indices, offsets, weights }: Bags, random: Random): Bags => {
+  const ends = Array.from(offsets as ArrayLike<number | bigint>, Number)
+  const bag = between(random, 0, ends.length - 2)
+  const at = ends[bag]!
+  const insert = <T>(values: T[], value: T): T[] => [
+    ...values.slice(0, at),
+    ...Array<T>(9000).fill(value),
+    ...values.slice(at),
+  ]
+  return {
+    indices: Int32Array.from(insert(Array.from(indices as ArrayLike<number | bigint>, Number), 0)),
+    offsets: Int32Array.from(ends, (end, i) => end + (i > bag ? 9000 : 0)),
+    ...(weights === undefined ? {} : { weights: Float32Array.from(insert([...weights], 0.25)) }),
+  }
+}
+
+test('rows in blocks, on one thread or several, give what they give together; only inputs and outputs can be read', async () => {
+  for (let seed = 1; seed <= 40; seed++) {
+    const random = randomSource(seed)
+    const { program, regions, steps } = randomRanker(random, 400)
+    const [first] = steps as [Step]
+    const step = { ...first, bags: first.bags!.map((bags) => (seed % 2 === 0 ? bags : withLongBag(bags, random))) }
+    const whole = await cpuDevice.load(program, regions)
+    const dense = Float32Array.from({ length: 400 * program.tensors[0]!.cols }, () => random() - 0.5)
+    const input = program.outputs.get('dense')!
+    const score = program.outputs.get('score')!
+    const rows = step.tokens.length
+    const run = async (loaded: DeviceProgram, what: Step): Promise<Float32Array> => {
+      loaded.write(input, 0, dense.subarray(0, rows * program.tensors[0]!.cols))
+      await loaded.run(what)
+      return loaded.read(score, 0, rows)
+    }
+    const wanted = await run(whole, step)
+    for (const threads of [1, 2]) {
+      const blocks = { ...program, blockRows: pick(random, [1, 7, 64, 100, 500]) }
+      const loaded = await cpuDevice.load(blocks, regions, { threads })
+      const what = `seed ${seed}, ${rows} rows in blocks of ${blocks.blockRows}, ${threads} threads`
+      assert.equal(await run(loaded, step), wanted, what)
+      assert.equal(await run(loaded, { ...step, profile: true }), wanted, `${what}, profiled`)
+      assert.equal(loaded.bagCounts(), whole.bagCounts(), what)
+      const times = loaded.profile()
+      times.forEach(({ start, end }, i) =>
+        assert.ok(end >= start && start >= (times[i - 1]?.end ?? 0), `${what}: op ${i}`),
+      )
+      const part = thrownBy(() => loaded.runSync({ ...step, firstOp: 1 }))
+      assert.match(part.message, /a program of blocks runs from its first op/)
+      if (blocks.blockRows < program.maxRows) {
+        const inside = program.tensors.findIndex(({ name }) => name === 'pooled')
+        assert.is(thrownBy(() => loaded.read(inside, 0, program.maxRows)).code, 'E_RANGE', what)
+      }
+      await loaded.close()
+    }
+    await whole.close()
   }
 })
 

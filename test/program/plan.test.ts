@@ -10,6 +10,7 @@ import { arenaUnit, planProgram } from '../../lib/program/plan.js'
 import type { Program } from '../../lib/program/program.js'
 import { fixture, randomSource } from '../support.js'
 import { randomProgram } from './random-programs.js'
+import { randomRanker } from './random-rankers.js'
 
 const { layout } = cpuDevice
 const signatures = new Map(layout.ops.map(({ name, signature }) => [name, signature]))
@@ -52,6 +53,20 @@ const assertSound = (program: Program, what: string): void => {
 
 test('no two tensors that live at the same time share bytes', () => {
   for (let seed = 1; seed <= 200; seed++) assertSound(randomProgram(randomSource(seed)).program, `seed ${seed}`)
+})
+
+test('where rows run in blocks, inputs and outputs lie before all others, with room for all rows', () => {
+  for (let seed = 1; seed <= 50; seed++) {
+    const program = { ...randomRanker(randomSource(seed)).program, blockRows: 1 + (seed % 9) }
+    assertSound(program, `seed ${seed}`)
+    const plan = planProgram(program, layout)
+    const kept = new Set(program.outputs.values())
+    plan.tensors.forEach(({ offset, bytes, rowBytes }, i) => {
+      const isKept = kept.has(i)
+      assert.is(bytes, rowBytes * (isKept ? program.maxRows : Math.min(program.maxRows, program.blockRows)))
+      assert.ok(isKept ? offset + bytes <= plan.keptBytes : offset >= plan.keptBytes)
+    })
+  }
 })
 
 test('inputs are there from the start, outputs to the end', () => {

@@ -5,7 +5,7 @@ import { type Bags, indexPolicies } from '../../lib/program/bags.js'
 import { ProgramBuilder, type WeightSource } from '../../lib/program/builder.js'
 import type { Step } from '../../lib/program/step.js'
 import { bagStep } from '../../lib/program/step.js'
-import type { TableSource } from '../../lib/program/tables.js'
+import { pairKinds, type TableSource } from '../../lib/program/tables.js'
 import { isRowwise, parameterBytes, rowBytes, tableDTypes } from '../../lib/tensor.js'
 import { between, pick, type Random, type RandomProgram } from './random-programs.js'
 
@@ -47,8 +47,8 @@ const randomBags = (random: Random, rows: number, table: TableSource, weighted: 
 }
 
 /** Tables of one width that an interaction reads, others with bags of their own, a cross layer and a score. */
-export const randomRanker = (random: Random): RandomProgram => {
-  const maxRows = between(random, 1, 30)
+export const randomRanker = (random: Random, mostRows = 30): RandomProgram => {
+  const maxRows = between(random, 1, mostRows)
   const regions: { data: Uint8Array }[] = []
   const b = new ProgramBuilder(cpuDevice.layout, {
     maxRows,
@@ -68,7 +68,7 @@ export const randomRanker = (random: Random): RandomProgram => {
   const pooled = b.embeddingBag('pooled', tables, { pooling: 'sum', placement: placement() })
   const largest = b.embeddingBag('largest', tables.slice(0, 1), { pooling: 'max', placement: placement(), firstBag: 0 })
   const wide = b.embeddingBag('wide', others, { pooling: 'mean', placement: placement() })
-  const pairs = b.interaction('pairs', dense, pooled, { itself: random() < 0.5 })
+  const pairs = b.interaction('pairs', dense, pooled, pick(random, pairKinds))
   const all = b.concat('all', [pairs, largest, wide, ...Array.from({ length: between(random, 0, 9) }, () => dense)])
   const crossed = b.cross('crossed', all, b.sigmoid('gates', all), all)
   const values = normal(random, all.cols)

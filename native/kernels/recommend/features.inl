@@ -44,33 +44,56 @@ DROVER_INLINE void products(const float* const* rows, const float* const* others
   }
 }
 
-// Squares of four vectors by four. Those that reach over the diagonal or the last vector make products that nobody asked
-// for, of which nothing is stored.
-void interaction(const float* dense, const float* pooled, uint32_t dim, uint32_t tables, bool itself, float* out) {
+// The products of a row of pairs: with vectors [begin, end), whose first one is out[at].
+struct PairRow {
+  uint32_t begin, end;
+  uint64_t at;
+};
+DROVER_INLINE PairRow pair_row(Pairs pairs, uint32_t vectors, uint32_t row) {
+  const uint64_t r = row;
+  switch (pairs) {
+    case Pairs::kUpper:
+      return {row + 1, vectors, r * (2 * uint64_t{vectors} - r - 1) / 2};
+    case Pairs::kLowerAndItself:
+      return {0, row + 1, r * (r + 1) / 2};
+    default:
+      return {0, row, r * (r - 1) / 2};
+  }
+}
+
+// Squares of four vectors by four. Those that reach over the diagonal or the last vector make products that nobody
+// asked for, of which nothing is stored.
+void interaction(const float* dense, const float* pooled, uint32_t dim, uint32_t tables, Pairs pairs, float* out) {
   for_vectors(dim, [&](uint32_t at, uint32_t count) { store_vector(out + at, load_vector(dense + at, count), count); });
   out += dim;
+  const uint32_t vectors = tables + 1;
   const auto vector = [&](uint32_t i) {
-    return i == 0 ? dense : pooled + uint64_t{smaller_of(i, tables) - 1} * dim;  // behind the last: the last
+    const uint32_t existing = smaller_of(i, tables);  // behind the last: the last
+    return existing == 0 ? dense : pooled + uint64_t{existing - 1} * dim;
   };
-  for (uint32_t i = 0; i <= tables; i += 4) {
+  for (uint32_t i = 0; i < vectors; i += 4) {
     const float* rows[4] = {vector(i), vector(i + 1), vector(i + 2), vector(i + 3)};
-    const uint32_t end = smaller_of(i + 4, tables + 1);
-    for (uint32_t j = 0; j < end; j += 4) {
+    const uint32_t row_end = smaller_of(i + 4, vectors);
+    const uint32_t end = pairs == Pairs::kUpper ? vectors : row_end;
+    for (uint32_t j = pairs == Pairs::kUpper ? i : 0; j < end; j += 4) {
       const float* others[4] = {vector(j), vector(j + 1), vector(j + 2), vector(j + 3)};
       F32x16 waiting[16];
       for (uint32_t r = 0; r < 4; r += kProductRows) products(rows + r, others, dim, waiting + r * 4);
       // Lanes of 16 products are added up together: one by one that would take longer than the products.
       float sums[16];
       f_store(sums, f_sums(waiting));
-      float* to = out + uint64_t{i} * (itself ? i + 1 : i - 1) / 2 + j;  // row i's, and a row has one more than that before
-      const uint32_t first = i + (itself ? 1 : 0);                       // products of row i
-      if (j < i && end == i + 4) {
+      const bool whole = j != i && row_end == i + 4 && j + 4 <= vectors;
 #pragma GCC unroll 4
-        for (uint32_t r = 0; r < 4; r++, to += first + r - 1) __builtin_memcpy(to, sums + r * 4, 16);
-        continue;
-      }
-      for (uint32_t r = 0; i + r < end; r++, to += first + r - 1) {
-        for (uint32_t o = 0; o < 4 && j + o < first + r; o++) to[o] = sums[r * 4 + o];
+      for (uint32_t r = 0; r < 4; r++) {
+        if (i + r >= row_end) break;
+        const PairRow row = pair_row(pairs, vectors, i + r);
+        if (whole) {
+          __builtin_memcpy(out + row.at + (j - row.begin), sums + r * 4, 16);
+          continue;
+        }
+        for (uint32_t o = 0; o < 4; o++) {
+          if (j + o >= row.begin && j + o < row.end) out[row.at + (j + o - row.begin)] = sums[r * 4 + o];
+        }
       }
     }
   }

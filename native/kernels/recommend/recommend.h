@@ -75,6 +75,9 @@ struct BagKernel {
   void (*part)(const BagWork& work, uint32_t begin, uint32_t end, Ahead& ahead, float* out);
 };
 
+// Vectors j that vector i is multiplied by: those before it, those before it and itself, those behind it.
+enum class Pairs : uint32_t { kLower, kLowerAndItself, kUpper, kCount };
+
 struct GatherWork {
   const uint8_t* rows;
   uint64_t stride;
@@ -94,9 +97,8 @@ struct RecommendKernels {
   bool (*all_below_64)(const uint8_t* indices, uint64_t count, uint32_t rows);
   // The low halves of int64 numbers; `out` may be the same memory.
   void (*narrow)(const uint8_t* numbers, uint64_t count, uint32_t* out);
-  // out = dense [dim], then the products of each pair of the vectors dense, pooled 0, pooled 1 ...: row i of the lower
-  // triangle, j < i (itself: j <= i).
-  void (*interaction)(const float* dense, const float* pooled, uint32_t dim, uint32_t tables, bool itself, float* out);
+  // out = dense [dim], then the products of pairs of the vectors dense, pooled 0, pooled 1 ..., row by row.
+  void (*interaction)(const float* dense, const float* pooled, uint32_t dim, uint32_t tables, Pairs pairs, float* out);
   // out = fma(x0, y, x)
   void (*cross)(const float* x0, const float* y, const float* x, uint32_t cols, float* out);
   // out = 1 / (1 + e^-x)
