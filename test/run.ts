@@ -28,7 +28,9 @@ const capture = (
 ): Promise<{ code: number | null; output: string; seconds: number }> =>
   new Promise((resolve) => {
     const start = Date.now()
-    const child = spawn(command, args, { cwd: root, env: { ...process.env, FORCE_COLOR: '0' } })
+    // Tests leave nothing in the user's caches.
+    const env = { DROVER_TUNING: 'off', ...process.env, FORCE_COLOR: '0' }
+    const child = spawn(command, args, { cwd: root, env })
     const chunks: Buffer[] = []
     child.stdout.on('data', (chunk: Buffer) => chunks.push(chunk))
     child.stderr.on('data', (chunk: Buffer) => chunks.push(chunk))

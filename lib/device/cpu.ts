@@ -15,6 +15,7 @@ import { encodeStep, type Step } from '../program/step.js'
 import { tableOfBags } from '../program/tables.js'
 import type { BagCounts, Device, DeviceLoadOptions, DeviceProgram, DeviceSettings, OpTime } from './device.js'
 import { type CpuInfo, type NativeLoadOptions, type NativeProgram, type NativeRegion, nativeAddon } from './native.js'
+import { tuneFor, useTuning } from './tuning.js'
 
 /** Turns what the addon throws into a DroverError that names the op. */
 export const translate = (error: unknown, program?: Program): unknown => {
@@ -262,8 +263,14 @@ class CpuDevice implements Device {
     options: DeviceLoadOptions = {},
   ): Promise<DeviceProgram> {
     throwIfAborted(options.signal, 'loading')
-    const words = this.#encode(program)
+    const plan = planProgram(program, this.layout)
+    const words = encodeProgram(program, plan, this.layout)
     const { onProgress, signal } = options
+    const searching = tuneFor(this, plan.preparedBytes)
+    if (searching !== undefined) {
+      await searching
+      throwIfAborted(signal, 'loading')
+    }
     const regions: NativeRegion[] = []
     try {
       const { promise, abort } = guarded(program, () =>
@@ -288,7 +295,8 @@ class CpuDevice implements Device {
   }
 
   loadSync(program: Program, sources: readonly RegionSource[], options: DeviceSettings = {}): DeviceProgram {
-    const words = this.#encode(program)
+    useTuning()
+    const words = encodeProgram(program, planProgram(program, this.layout), this.layout)
     const regions: NativeRegion[] = []
     try {
       return guarded(program, () => {
@@ -298,10 +306,6 @@ class CpuDevice implements Device {
     } finally {
       for (const region of regions) region.release()
     }
-  }
-
-  #encode(program: Program): Uint32Array {
-    return encodeProgram(program, planProgram(program, this.layout), this.layout)
   }
 }
 

@@ -69,6 +69,17 @@ export interface Limits {
   bf16PerSecond: number
 }
 
+/** Choices that change how fast the GEMM is, never a bit of what it gives; native/include/drover.h says more. */
+export interface Tuning {
+  /** Requests to memory, 1 or 2, for each line of weights that a row by itself reads. */
+  requests: number
+  /** Rows, and panels of 16 columns, of a block of the float GEMM. */
+  floatRows: number
+  floatPanels: number
+  /** Bytes of 8-bit rows that a task of the integer GEMM takes at most. */
+  byteRows: number
+}
+
 export interface NativeLoadOptions {
   /** 0: the pool's. */
   threads: number
@@ -98,6 +109,9 @@ export interface NativeAddon {
   ): { promise: Promise<NativeProgram>; abort(): void }
   loadProgramSync(words: Uint32Array, regions: readonly NativeRegion[], options: NativeLoadOptions): NativeProgram
   cpu(): CpuInfo
+  tuning(): Tuning
+  /** For steps that begin later. Throws E_RANGE, and sets nothing, for what no kernel does. */
+  setTuning(requests: number, floatRows: number, floatPanels: number, byteRows: number): void
   ops(): { name: string; signature: string }[]
   dtypes(): { name: string; elements: number; bytes: number; activations: number }[]
   activationRowBytes(dtype: number, cols: number): number

@@ -39,6 +39,28 @@ Napi::Value cpu(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// tuning(): { requests, floatRows, floatPanels, byteRows }
+Napi::Value get_tuning(const Napi::CallbackInfo& info) {
+  drover_tuning tuning{};
+  drover_tuning_get(&tuning);
+  Napi::Object result = Napi::Object::New(info.Env());
+  const auto set = [&](const char* name, double value) { result.Set(name, Napi::Number::New(info.Env(), value)); };
+  set("requests", tuning.requests);
+  set("floatRows", tuning.float_rows);
+  set("floatPanels", tuning.float_panels);
+  set("byteRows", static_cast<double>(tuning.byte_rows));
+  return result;
+}
+
+// setTuning(requests, floatRows, floatPanels, byteRows: number)
+void set_tuning(const Napi::CallbackInfo& info) {
+  const auto number = [&](size_t i) { return info[i].ToNumber(); };
+  const drover_tuning tuning{number(0).Uint32Value(), number(1).Uint32Value(), number(2).Uint32Value(),
+                             static_cast<uint64_t>(number(3).Int64Value())};
+  drover_error error{};
+  if (drover_tuning_set(&tuning, &error) != DROVER_OK) throw_error(info.Env(), error);
+}
+
 // [{ name, signature }], in order of opcodes
 Napi::Value ops(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -178,6 +200,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("loadProgram", Napi::Function::New(env, load_program, "loadProgram"));
   exports.Set("loadProgramSync", Napi::Function::New(env, load_program_sync, "loadProgramSync"));
   exports.Set("cpu", Napi::Function::New(env, cpu, "cpu"));
+  exports.Set("tuning", Napi::Function::New(env, get_tuning, "tuning"));
+  exports.Set("setTuning", Napi::Function::New(env, set_tuning, "setTuning"));
   exports.Set("ops", Napi::Function::New(env, ops, "ops"));
   exports.Set("dtypes", Napi::Function::New(env, dtypes, "dtypes"));
   exports.Set("activationRowBytes", Napi::Function::New(env, activation_row_bytes, "activationRowBytes"));

@@ -13,6 +13,7 @@
 #include "program.h"
 #include "status.h"
 #include "tables.h"
+#include "tuning.h"
 
 using namespace drover;
 
@@ -139,6 +140,9 @@ int drover_cpu(drover_cpu_info* out, drover_error* error) {
   *out = m.info;
   return DROVER_OK;
 }
+
+void drover_tuning_get(drover_tuning* out) { *out = tuning(); }
+int drover_tuning_set(const drover_tuning* wanted, drover_error* error) { return set_tuning(*wanted, error); }
 
 const char* drover_op_name(uint32_t i) { return i < kOpCount ? kOps[i].name : nullptr; }
 const char* drover_op_signature(uint32_t i) { return i < kOpCount ? kOps[i].signature : nullptr; }

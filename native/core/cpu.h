@@ -11,8 +11,6 @@ namespace drover {
 struct Machine {
   const KernelTable* kernels;         // null when DROVER_ISA names a set that cannot run; `error` says so
   const RecommendKernels* recommend;  // of the same set
-  // Intel's cores have more requests to memory under way into the second-level cache than into the first; others may
-  // drop those of the former kind (Zen 4 does now and then) or know no difference.
   bool intel;
   drover_error error;
   drover_cpu_info info;

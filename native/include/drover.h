@@ -67,6 +67,16 @@ typedef struct drover_cpu_info {
  * that this CPU can run). DROVER_CGROUP_ROOT names another root for the quota files (tests). */
 int drover_cpu(drover_cpu_info* out, drover_error* error);
 
+/* Choices that change how fast the GEMM is, never a bit of what it gives. At first they follow caches and vendor. */
+typedef struct drover_tuning {
+  uint32_t requests; /* 1: a row by itself asks memory for weights once, a KiB ahead; 2: also into the second cache */
+  uint32_t float_rows, float_panels; /* of a block of the float GEMM: 16 to 256 and 4 to 32 */
+  uint64_t byte_rows;                /* bytes of 8-bit rows that a task of the integer GEMM takes at most */
+} drover_tuning;
+void drover_tuning_get(drover_tuning* out);
+/* DROVER_RANGE for what no kernel does; nothing is set then. For steps that begin later. */
+int drover_tuning_set(const drover_tuning* tuning, drover_error* error);
+
 /* ---- op and dtype tables, so that no number is written in two languages ---- */
 
 /* i-th op: its name and operand signature (see ops.def); NULL past the end. */

@@ -1,5 +1,5 @@
 // Matrix product with its epilogue: chooses the kernel for the weight and cuts the work into tasks.
-#include "core/cpu.h"
+#include "core/tuning.h"
 #include "kernels/prepare.h"
 #include "kernels/quantize.h"
 #include "op.h"
@@ -15,23 +15,18 @@ bool bf16_rows(const Weight& w, const Tensor& x, bool prepared) {
   return prepared && w.dtype == DType::bf16 && x.dtype == DType::bf16;
 }
 
-// Rows and panels per task: what the kernel takes at most, unless this core's second-level cache holds less or that
-// makes too few tasks.
+// Rows and panels per task: what was found best for this machine's caches, unless that makes too few tasks.
 struct Tiles {
   uint32_t rows, panels;
 };
 Tiles tiles_of(uint32_t rows, uint32_t panels, uint32_t depth, uint32_t threads, bool floats) {
-  const uint64_t l2 = machine().info.l2_bytes, room = (l2 == 0 ? 1u << 20 : l2) / 2;
+  const drover_tuning tuned = tuning();
   Tiles tile{kGemmIntRows, kGemmIntPanels};
   if (floats) {
-    tile = {kGemmFloatRows, kGemmFloatPanels};
-    // Sums, and the rows' part in a chunk of the depth. Fewer panels cost copies of that part, fewer rows reread
-    // weights.
-    const auto bytes = [&] { return uint64_t{tile.rows} * (tile.panels * kPanel + kGemmFloatDepth) * sizeof(float); };
-    while (bytes() > room && tile.panels > 8) (tile.rows >= 8 * tile.panels ? tile.rows : tile.panels) /= 2;
+    tile = {tuned.float_rows, tuned.float_panels};
   } else {
-    // The rows, which every pair of panels reads again.
-    while (uint64_t{tile.rows} * depth > room && tile.rows > 24) tile.rows -= 12;
+    // Every pair of panels reads the rows again.
+    while (uint64_t{tile.rows} * depth > tuned.byte_rows && tile.rows > 24) tile.rows -= 12;
   }
   tile.rows = smaller_of(rows, tile.rows);
   const auto tasks = [&] { return ((rows + tile.rows - 1) / tile.rows) * ((panels + tile.panels - 1) / tile.panels); };
@@ -89,7 +84,7 @@ Call call_of(const Run& run, const Op& op) {
     args.residual_stride = run.tensors[op.argument[4]].stride / 4;
   }
   args.activation = static_cast<Activation>(op.argument[5]);
-  args.follows = !machine().intel;
+  args.follows = tuning().requests == 1;
   call.kernel = bf16_rows(w, x, w.prepared != nullptr) ? kernels.gemm_bf16
                 : w.prepared != nullptr                ? kernel_of(run.program, w).run
                                                        : kernels.gemm_decode[static_cast<uint32_t>(w.dtype)];

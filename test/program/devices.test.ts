@@ -142,9 +142,9 @@ test('rows in blocks, on one thread or several, give what they give together; on
       assert.equal(await run(loaded, { ...step, profile: true }), wanted, `${what}, profiled`)
       assert.equal(loaded.bagCounts(), whole.bagCounts(), what)
       const times = loaded.profile()
-      times.forEach(({ start, end }, i) =>
-        assert.ok(end >= start && start >= (times[i - 1]?.end ?? 0), `${what}: op ${i}`),
-      )
+      for (const [i, { start, end }] of times.entries()) {
+        assert.ok(end >= start && start >= (times[i - 1]?.end ?? 0), `${what}: op ${i}`)
+      }
       const part = thrownBy(() => loaded.runSync({ ...step, firstOp: 1 }))
       assert.match(part.message, /a program of blocks runs from its first op/)
       if (blocks.blockRows < program.maxRows) {

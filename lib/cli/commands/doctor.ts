@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { totalmem } from 'node:os'
 import { cpu, cpuDevice } from '../../device/cpu.js'
 import { type Limits, measureLimits, wantedBuffer } from '../../device/limits.js'
+import { type Tuning, tuning, tuningFile } from '../../device/tuning.js'
 import { DroverError } from '../../errors.js'
 import type { ActivationDType } from '../../program/program.js'
 import { type DTypeName, dtypes } from '../../tensor.js'
@@ -86,6 +87,10 @@ const limitLines = (limits: Limits): string[][] => {
   ]
 }
 
+const tuningLine = ({ requests, floatRows, floatPanels, byteRows }: Tuning): string =>
+  `${requests} request${requests === 1 ? '' : 's'} per line of weights; blocks of ${floatRows} rows x ${floatPanels * 16} columns of floats; ` +
+  `${bytes(byteRows)} of 8-bit rows (${tuningFile() ?? 'not kept'})`
+
 export const doctor: Command = {
   name: 'doctor',
   usage: '',
@@ -105,6 +110,7 @@ export const doctor: Command = {
       problems.push(`DROVER_ISA forces ${info.isa} although this CPU can run ${info.isaBest}: unset it`)
     if (pages === 'never')
       problems.push('transparent huge pages are off: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled')
+    const choices = await tuning(cpuDevice)
     const limits = await measureLimits()
     const kernels = kernelChoices()
     const memory = { total: totalmem(), available: process.availableMemory() }
@@ -116,6 +122,7 @@ export const doctor: Command = {
       memory,
       hugePages: pages,
       limits: { ...limits, wantedBufferBytes: wantedBuffer() },
+      tuning: { ...choices, file: tuningFile() ?? null },
       kernels,
       problems,
     }
@@ -136,6 +143,7 @@ export const doctor: Command = {
           ['memory', `${bytes(memory.available)} available of ${bytes(memory.total)}`],
           ['huge pages', pages],
           ...limitLines(limits),
+          ['measured choices', tuningLine(choices)],
         ]),
       )
       line('\nkernels by format of the weights:')
