@@ -3,7 +3,10 @@
 // 512 rows. One process per engine and format, engine after engine, round after round.
 //
 //   npm run bench:gemm -- [--formats f32,f16,bf16,int8,int4] [--rows 1,8,32,512] [--threads 2] [--rounds 3]
-//       [--engines numpy,torch,onnxruntime] [--out bench/results/gemm-peers]
+//       [--engines numpy,torch,onnxruntime] [--out bench/results/gemm-peers] [--layer 512x256]
+//
+// --layer: instead of the chain one layer of so many inputs x outputs, in caches, called again and again: what a call, the
+// way of its rows in and out, and packing them cost counts.
 //
 // Formats: f32; f16 weights, f32 activations; bf16 weights and activations; int8 with a scale per row of the weight and
 // activations rounded as they come (a scale per row; the peers' is one per tensor); int4 with a scale per block of 32
@@ -25,6 +28,7 @@ const { values: options } = parseArgs({
     rows: { type: 'string', default: '1,8,32,512' },
     threads: { type: 'string', default: String(availableParallelism()) },
     rounds: { type: 'string', default: '3' },
+    layer: { type: 'string', default: '' },
     help: { type: 'boolean', default: false },
     engines: { type: 'string', default: 'numpy,torch,onnxruntime' },
     out: { type: 'string', default: join(here, '..', 'results', 'gemm-peers') },
@@ -47,13 +51,17 @@ const packagesOf = { numpy: ['numpy'], torch: ['numpy', 'torch'], onnxruntime: [
 const engines = list(options.engines)
 for (const engine of engines) if (!(engine in packagesOf)) throw new Error(`there is no engine ${engine}`)
 const threads = Number(options.threads)
+const isOne = options.layer !== ''
+const [inputs, outputs] = isOne ? options.layer.split('x').map(Number) : [4096, 4096]
+if (!(inputs > 0 && outputs > 0)) throw new Error(`--layer is inputs x outputs, as in 512x256, not ${options.layer}`)
 const { cpu } = createRequire(import.meta.url)('../../dist/device/cpu.js')
 /** Of all weights of a chain: twice the last cache. */
 const bytes = Math.max(2 ** 28, 2 * cpu().l3Bytes)
 
 const runProcess = (engine, format) =>
   new Promise((resolve, reject) => {
-    const task = JSON.stringify({ engine, format, rows: list(options.rows).map(Number), threads, bytes, size: 4096 })
+    const layers = { inputs, outputs, bytes: isOne ? 1 : bytes }
+    const task = JSON.stringify({ engine, format, rows: list(options.rows).map(Number), threads, ...layers })
     const [command, script] =
       engine === 'drover' ? [process.execPath, 'gemm-drover.mjs'] : [venvPython(...packagesOf[engine]), 'gemm_peers.py']
     // The libraries read their number of threads when they are loaded.
@@ -76,7 +84,9 @@ for (let round = 0; round < Number(options.rounds); round++) {
     for (const engine of round % 2 === 0 ? able : able.reverse()) {
       const result = await runProcess(engine, format)
       runs.push({ round, engine, format, ...result })
-      const shown = Object.entries(result.seconds).map(([rows, seconds]) => `${rows}: ${(seconds * 1e6).toFixed(0)}`)
+      const shown = Object.entries(result.seconds).map(
+        ([rows, seconds]) => `${rows}: ${(seconds * 1e6).toPrecision(3)}`,
+      )
       console.error(`round ${round}  ${format}  ${engine}  µs per layer by rows: ${shown.join(', ')}`)
     }
   }
@@ -98,13 +108,13 @@ for (const format of list(options.formats))
 const versions = Object.fromEntries(runs.map(({ engine, version }) => [engine, version]))
 const named = engines.map((engine) => `${engine} ${versions[engine] ?? ''}`)
 const markdown = [
-  `${cpus()[0]?.model}, ${threads} threads, drover ${versions.drover}. Peer's time / drover's, median of ${options.rounds} rounds.`,
+  `${cpus()[0]?.model}, ${threads} threads, drover ${versions.drover}, ${isOne ? `one layer of ${inputs} x ${outputs} in caches` : 'layers of 4096 x 4096 from memory'}. Peer's time / drover's, median of ${options.rounds} rounds.`,
   '',
   `| format | rows | drover, µs | ${named.join(' | ')} |`,
   `|---|---|---|${engines.map(() => '---|').join('')}`,
   ...cells.map(({ format, rows, droverMicroseconds, ratios }) => {
     const shown = engines.map((engine) => ratios[engine]?.toFixed(2) ?? '')
-    return `| ${format} | ${rows} | ${droverMicroseconds.toFixed(0)} | ${shown.join(' | ')} |`
+    return `| ${format} | ${rows} | ${Number(droverMicroseconds.toPrecision(3))} | ${shown.join(' | ')} |`
   }),
   '',
 ].join('\n')

@@ -9,15 +9,15 @@ import time
 import numpy as np
 
 task = json.loads(sys.argv[1])
-SIZE = task["size"]
+INPUTS, OUTPUTS = task["inputs"], task["outputs"]
 BYTES = {"f32": 4, "f16": 2, "bf16": 2, "int8": 1, "int4": 0.5}[task["format"]]
 random = np.random.default_rng(1)
-LAYERS = int(np.ceil(task["bytes"] / (SIZE * SIZE * BYTES)))
+LAYERS = int(np.ceil(task["bytes"] / (INPUTS * OUTPUTS * BYTES)))
 
 
 def weight():
     """Of such a size that activations keep theirs on their way through the chain."""
-    return random.standard_normal((SIZE, SIZE), dtype=np.float32) / np.float32(SIZE**0.5)
+    return random.standard_normal((OUTPUTS, INPUTS), dtype=np.float32) / np.float32(INPUTS**0.5)
 
 
 def numpy_chain():
@@ -27,7 +27,7 @@ def numpy_chain():
         for w in weights:
             x = x @ w
 
-    return np.__version__, run, lambda rows: random.standard_normal((rows, SIZE), dtype=np.float32)
+    return np.__version__, run, lambda rows: random.standard_normal((rows, INPUTS), dtype=np.float32)
 
 
 def torch_chain():
@@ -39,7 +39,7 @@ def torch_chain():
     kinds = {"f16": torch.float16, "int8": torch.qint8}
     layers = []
     for _ in range(LAYERS):
-        layer = torch.nn.Linear(SIZE, SIZE, bias=False)
+        layer = torch.nn.Linear(INPUTS, OUTPUTS, bias=False)
         layer.weight.data = torch.from_numpy(weight())
         if task["format"] in kinds:
             wrapped = torch.nn.Sequential(layer)
@@ -53,7 +53,7 @@ def torch_chain():
             x = layer(x)
 
     dtype = torch.bfloat16 if task["format"] == "bf16" else torch.float32
-    return torch.__version__, run, lambda rows: torch.randn(rows, SIZE, dtype=dtype)
+    return torch.__version__, run, lambda rows: torch.randn(rows, INPUTS, dtype=dtype)
 
 
 def onnx_chain():
@@ -71,17 +71,17 @@ def onnx_chain():
             nodes.append(helper.make_node("MatMul", names, [out]))
             continue
         if task["format"] == "int8":
-            codes = random.integers(-127, 128, (SIZE, SIZE), dtype=np.int8)
-            scale = np.full(SIZE, 12**0.5 / 2**8 / SIZE**0.5, dtype=np.float32)
+            codes = random.integers(-127, 128, (INPUTS, OUTPUTS), dtype=np.int8)
+            scale = np.full(OUTPUTS, 12**0.5 / 2**8 / INPUTS**0.5, dtype=np.float32)
             initializers.append(numpy_helper.from_array(codes, f"w{i}"))
             initializers.append(numpy_helper.from_array(scale, f"s{i}"))
             node = helper.make_node("DynamicQuantizeMatMul", [*names, f"s{i}"], [out], domain="com.microsoft")
             nodes.append(node)
             continue
         bits = 4
-        codes = random.integers(0, 256, (SIZE, SIZE // block, block * bits // 8), dtype=np.uint8)
-        # Codes are uniform around their middle: their spread times this is 1 / sqrt(SIZE).
-        scale = np.full(SIZE * SIZE // block, 12**0.5 / 2**bits / SIZE**0.5, dtype=np.float32)
+        codes = random.integers(0, 256, (OUTPUTS, INPUTS // block, block * bits // 8), dtype=np.uint8)
+        # Codes are uniform around their middle: their spread times this is 1 / sqrt(INPUTS).
+        scale = np.full(OUTPUTS * INPUTS // block, 12**0.5 / 2**bits / INPUTS**0.5, dtype=np.float32)
         initializers.append(numpy_helper.from_array(codes, f"w{i}"))
         initializers.append(numpy_helper.from_array(scale, f"s{i}"))
         node = helper.make_node(
@@ -89,15 +89,15 @@ def onnx_chain():
             [*names, f"s{i}"],
             [out],
             domain="com.microsoft",
-            K=SIZE,
-            N=SIZE,
+            K=INPUTS,
+            N=OUTPUTS,
             bits=bits,
             block_size=block,
             accuracy_level=4,  # 8-bit activations, as drover has them
         )
         nodes.append(node)
-    value = lambda name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", SIZE])  # noqa: E731
-    graph = helper.make_graph(nodes, "chain", [value("x0")], [value(f"x{LAYERS}")], initializers)
+    value = lambda name, size: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", size])  # noqa: E731
+    graph = helper.make_graph(nodes, "chain", [value("x0", INPUTS)], [value(f"x{LAYERS}", OUTPUTS)], initializers)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     settings = onnxruntime.SessionOptions()
@@ -111,17 +111,18 @@ def onnx_chain():
     def run(x):
         session.run(None, {"x0": x})
 
-    return onnxruntime.__version__, run, lambda rows: random.standard_normal((rows, SIZE), dtype=np.float32)
+    return onnxruntime.__version__, run, lambda rows: random.standard_normal((rows, INPUTS), dtype=np.float32)
 
 
 version, run, make_input = {"numpy": numpy_chain, "torch": torch_chain, "onnxruntime": onnx_chain}[task["engine"]]()
 seconds = {}
 for rows in task["rows"]:
     x = make_input(rows)
-    run(x)
+    for _ in range(2000 if LAYERS == 1 else 1):
+        run(x)
     times = []
     end = time.perf_counter() + 2
-    while len(times) < 3 or (time.perf_counter() < end and len(times) < 50):
+    while len(times) < 3 or (time.perf_counter() < end and len(times) < (20000 if LAYERS == 1 else 50)):
         start = time.perf_counter()
         run(x)
         times.append((time.perf_counter() - start) / LAYERS)
