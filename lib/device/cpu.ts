@@ -124,7 +124,8 @@ class CpuProgram implements DeviceProgram {
   }
 
   read(tensor: number, row: number, rows: number): Float32Array {
-    const out = new Float32Array(this.#size(tensor, row, rows))
+    // Not zeroed first: every byte is written, or the call throws.
+    const out = new Float32Array(Buffer.allocUnsafeSlow(this.#size(tensor, row, rows) * 4).buffer)
     this.#guard(() => this.#native.read(tensor, row, rows, out))
     return out
   }
