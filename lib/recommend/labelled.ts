@@ -6,7 +6,7 @@ import { Pace } from '../format/file.js'
 import { atLine, parseRequestLine } from './jsonl.js'
 import { linesOf } from './lines.js'
 import { findIndexError, lookupsOf, type MergedRows, mergeParts, type Part } from './merge.js'
-import { copyRequest, type RequestShape } from './request.js'
+import { checkRequest, type RequestShape } from './request.js'
 
 /** Rows that are computed together, with what happened. */
 export interface LabelledBatch {
@@ -123,7 +123,7 @@ const labelledLine = (text: string, shape: RequestShape, place: { file: string; 
     })
   }
   try {
-    return { request: copyRequest(request, shape), labels }
+    return { request: checkRequest(request, shape, true), labels }
   } catch (error) {
     throw atLine(error, place)
   }

@@ -11,7 +11,7 @@ import {
   type ScoreOptions,
   type SwapOptions,
 } from './options.js'
-import { copyRequest, type ScoreRequest } from './request.js'
+import { checkRequest, type ScoreRequest } from './request.js'
 import { type RecommenderStats, Stats } from './stats.js'
 import { loadVersion, type RecommenderInfo, type Version } from './version.js'
 
@@ -70,7 +70,7 @@ export class Recommender implements AsyncDisposable {
     return this.#counting(() => {
       const checked = checkedScoreOptions(options)
       engine.admit(checked) // what is refused need not be copied
-      return engine.score(copyRequest(request, net.shape), checked)
+      return engine.score(checkRequest(request, net.shape, false), checked)
     })
   }
 
@@ -80,7 +80,7 @@ export class Recommender implements AsyncDisposable {
    */
   scoreSync(request: ScoreRequest): Float32Array {
     const { engine, net } = this.#active()
-    return this.#counting(() => engine.scoreSync(copyRequest(request, net.shape)))
+    return this.#counting(() => engine.scoreSync(checkRequest(request, net.shape, true)))
   }
 
   /**

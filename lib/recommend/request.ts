@@ -1,6 +1,7 @@
 /**
- * What callers ask: dense features and bags of indices per table. A request is copied at the call, each array once, and
- * the copy is what is checked and used: other threads may write into shared memory meanwhile.
+ * What callers ask: dense features and bags of indices per table. A request that waits for its step is copied at the call,
+ * each array once, and the copy is what is checked and used: its owner may write into it meanwhile. A synchronous one is
+ * used as it is; the device checks its own copy again.
  */
 import { types } from 'node:util'
 import { checkOptions } from '../check.js'
@@ -24,14 +25,14 @@ export interface RequestShape {
   readonly weighted: boolean
 }
 
-/** Own copies of the bags of one table. */
+/** Checked bags of one table. */
 export interface OwnBags {
   readonly indices: Int32Array
   readonly offsets: Int32Array
   readonly weights: Float32Array | undefined
 }
 
-/** A checked copy of a request. */
+/** A checked request: a copy, or the caller's arrays while the caller waits. */
 export interface OwnRequest {
   readonly batch: number
   readonly dense: Float32Array
@@ -71,13 +72,14 @@ const narrowed = (values: BigInt64Array, refuse: (position: number, value: bigin
   return out
 }
 
-const copyIntegers = (
+const integers = (
   field: string,
   values: unknown,
+  borrow: boolean,
   refuse: (position: number, value: bigint) => void,
 ): Int32Array => {
   // By the constructor: `slice` would ask the caller's class which array to make.
-  if (types.isInt32Array(values)) return new Int32Array(values)
+  if (types.isInt32Array(values)) return borrow ? values : new Int32Array(values)
   if (types.isBigInt64Array(values)) return narrowed(values, refuse)
   throw argument(field, kindOf(values), 'an Int32Array or a BigInt64Array')
 }
@@ -143,16 +145,17 @@ export const indexError = (
   )
 }
 
-const copyBags = (given: unknown, i: number, batch: number, { tables, policy, weighted }: RequestShape): OwnBags => {
+const checkedBags = (given: unknown, i: number, batch: number, model: RequestShape, borrow: boolean): OwnBags => {
+  const { tables, policy, weighted } = model
   const name = `request.sparse[${i}]`
   const table = tables[i] as RequestShape['tables'][number]
   const bags = checkOptions(name, given, ['indices', 'offsets', 'weights'])
   let huge: { position: number; value: bigint } | undefined
-  const indices = copyIntegers(`${name}.indices`, bags['indices'], (position, value) => {
+  const indices = integers(`${name}.indices`, bags['indices'], borrow, (position, value) => {
     if (policy === 'error') huge ??= { position, value }
   })
   if (indices.length > mostIndices) throw range('too many indices', `${name}.indices`, indices.length, mostIndices)
-  const offsets = copyIntegers(`${name}.offsets`, bags['offsets'], (position, value) => {
+  const offsets = integers(`${name}.offsets`, bags['offsets'], borrow, (position, value) => {
     throw range(
       `an offset of table ${table.name} is out of range`,
       `${name}.offsets[${position}]`,
@@ -176,7 +179,7 @@ const copyBags = (given: unknown, i: number, batch: number, { tables, policy, we
       'the model takes the maximum of each bag, which has no weights',
     )
   }
-  const weights = new Float32Array(given32)
+  const weights = borrow ? given32 : new Float32Array(given32)
   if (weights.length !== indices.length) {
     throw shape(`table ${table.name} has one weight per index`, `${name}.weights`, weights.length, indices.length)
   }
@@ -184,24 +187,25 @@ const copyBags = (given: unknown, i: number, batch: number, { tables, policy, we
 }
 
 /**
- * A checked copy; indices are compared with their tables when the step runs, unless 32 bits cannot hold them. Throws
- * E_ARGUMENT, E_SHAPE, E_MEMORY or E_RANGE with the table, bag, position and value.
+ * Checks a request; indices are compared with their tables when the step runs, unless 32 bits cannot hold them. `borrow`:
+ * with the caller's arrays, who waits for the result. Throws E_ARGUMENT, E_SHAPE, E_MEMORY or E_RANGE with the table, bag,
+ * position and value.
  */
-export const copyRequest = (request: unknown, model: RequestShape): OwnRequest => {
+export const checkRequest = (request: unknown, model: RequestShape, borrow: boolean): OwnRequest => {
   try {
-    return checkedCopy(request, model)
+    return checked(request, model, borrow)
   } catch (error) {
     throw error instanceof RangeError ? refusedMemory('a copy of the request', error) : error
   }
 }
 
-const checkedCopy = (request: unknown, model: RequestShape): OwnRequest => {
+const checked = (request: unknown, model: RequestShape, borrow: boolean): OwnRequest => {
   const given = checkOptions('request', request, ['dense', 'sparse'])
   const { dense: floats, sparse } = given
   if (!types.isFloat32Array(floats)) throw argument('request.dense', kindOf(floats), 'a Float32Array')
   if (!Array.isArray(sparse)) throw argument('request.sparse', kindOf(sparse), 'an array of bags')
   const { denseFeatures, tables } = model
-  const dense = new Float32Array(floats)
+  const dense = borrow ? floats : new Float32Array(floats)
   const batch = dense.length / denseFeatures
   if (!Number.isInteger(batch)) {
     throw shape('dense holds whole rows', 'request.dense', dense.length, `a multiple of ${denseFeatures}`)
@@ -209,5 +213,5 @@ const checkedCopy = (request: unknown, model: RequestShape): OwnRequest => {
   if (sparse.length !== tables.length) {
     throw shape('there are bags for each table', 'request.sparse', sparse.length, tables.length)
   }
-  return { batch, dense, bags: tables.map((_, i) => copyBags(sparse[i], i, batch, model)) }
+  return { batch, dense, bags: tables.map((_, i) => checkedBags(sparse[i], i, batch, model, borrow)) }
 }

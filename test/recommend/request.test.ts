@@ -3,8 +3,8 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { DroverError, type ErrorCode } from '../../lib/errors.js'
 import { findIndexError, mergeParts } from '../../lib/recommend/merge.js'
-import { copyRequest, type OwnBags, type RequestShape, type ScoreRequest } from '../../lib/recommend/request.js'
-import { randomSource } from '../support.js'
+import { checkRequest, type OwnBags, type RequestShape, type ScoreRequest } from '../../lib/recommend/request.js'
+import { randomSource, thrownBy } from '../support.js'
 import { randomRequest } from './folders.js'
 
 const shape: RequestShape = {
@@ -35,19 +35,16 @@ const withHistory = (changes: Record<string, unknown>): unknown => {
   return { dense, sparse: [sparse[0], { ...sparse[1], ...changes }] }
 }
 
+/** What is said of a request, the same whether it would be copied or not. */
 const refusal = (request: unknown, model = shape): DroverError => {
-  try {
-    copyRequest(request, model)
-  } catch (error) {
-    assert.instance(error, DroverError)
-    return error as DroverError
-  }
-  throw new Error('a refusal was expected')
+  const [copied, borrowed] = [false, true].map((borrow) => thrownBy(() => checkRequest(request, model, borrow)))
+  assert.is(`${copied}`, `${borrowed}`)
+  return copied as DroverError
 }
 
 test('a request is copied, whatever its integers', () => {
   const request = valid()
-  const { batch, dense, bags } = copyRequest(request, shape)
+  const { batch, dense, bags } = checkRequest(request, shape, false)
   assert.is(batch, 2)
   assert.equal([...dense], [1, 2, 3, 4])
   assert.equal(
@@ -66,6 +63,15 @@ test('a request is copied, whatever its integers', () => {
   assert.equal([...(bags[0]?.indices ?? [])], [1, 9])
 })
 
+test('a request whose caller waits is used as it is', () => {
+  const request = valid()
+  const { dense, bags } = checkRequest(request, shape, true)
+  assert.is(dense, request.dense)
+  assert.is(bags[0]?.indices, request.sparse[0]?.indices)
+  assert.is(bags[1]?.weights, request.sparse[1]?.weights)
+  assert.equal(checkRequest(request, shape, false), { batch: 2, dense, bags: bags.map((one) => ({ ...one })) })
+})
+
 test('views of shared and of larger memory are read once', () => {
   const memory = new SharedArrayBuffer(64)
   const indices = new Int32Array(memory, 8, 2)
@@ -74,7 +80,7 @@ test('views of shared and of larger memory are read once', () => {
     dense: new Float32Array(8).subarray(2, 6),
     sparse: [{ ...valid().sparse[0], indices }, valid().sparse[1]],
   }
-  const { bags, dense } = copyRequest(request, shape)
+  const { bags, dense } = checkRequest(request, shape, false)
   indices.fill(77)
   assert.equal([...(bags[0]?.indices ?? [])], [3, 4])
   assert.not.ok((bags[0] as OwnBags).indices.buffer instanceof SharedArrayBuffer)
@@ -149,14 +155,18 @@ test('an index that 32 bits do not hold is named, or left to the policy', () => 
   assert.is(refusal(second).field, 'request.sparse[1].indices[2]')
   assert.match(refusal(second).message, /table history, bag 1, position 1/, 'counted within the bag')
   for (const policy of ['skip', 'clamp'] as const) {
-    const { bags } = copyRequest(request, { ...shape, policy })
+    const { bags } = checkRequest(request, { ...shape, policy }, false)
     assert.equal([...(bags[1]?.indices ?? [])], [1, -(2 ** 31), 2 ** 31 - 1], policy)
   }
 })
 
 test('a 64-bit index at the edge of 32 bits is as it is', () => {
   const values = [2n ** 31n - 1n, -(2n ** 31n), 2n ** 31n]
-  const { bags } = copyRequest(withHistory({ indices: BigInt64Array.from(values) }), { ...shape, policy: 'clamp' })
+  const { bags } = checkRequest(
+    withHistory({ indices: BigInt64Array.from(values) }),
+    { ...shape, policy: 'clamp' },
+    false,
+  )
   assert.equal([...(bags[1]?.indices ?? [])], [2 ** 31 - 1, -(2 ** 31), 2 ** 31 - 1])
 })
 
@@ -170,7 +180,7 @@ test('getters and proxies are asked once', () => {
     },
     sparse,
   }
-  assert.is(copyRequest(request, shape).batch, 2)
+  assert.is(checkRequest(request, shape, false).batch, 2)
   assert.is(reads, 1)
   class Strange extends Int32Array {
     static get [Symbol.species](): Int32ArrayConstructor {
@@ -178,7 +188,7 @@ test('getters and proxies are asked once', () => {
     }
   }
   const strange = { dense: new Float32Array(4), sparse: [{ ...sparse[0], indices: Strange.of(1, 2) }, sparse[1]] }
-  assert.equal([...(copyRequest(strange, shape).bags[0]?.indices ?? [])], [1, 2])
+  assert.equal([...(checkRequest(strange, shape, false).bags[0]?.indices ?? [])], [1, 2])
 })
 
 test('long lists in the wrong place are told by kind and length', () => {
@@ -251,7 +261,7 @@ test('parts of requests merge into the rows that they are', () => {
   for (let round = 0; round < 50; round++) {
     const parts = Array.from({ length: 1 + Math.floor(random() * 4) }, () => {
       const batch = 1 + Math.floor(random() * 9)
-      const request = copyRequest(randomRequest(random, model, batch, random() < 0.5), like)
+      const request = checkRequest(randomRequest(random, model, batch, random() < 0.5), like, random() < 0.5)
       const from = Math.floor(random() * batch)
       return { request, from, rows: 1 + Math.floor(random() * (batch - from)) }
     })
@@ -280,7 +290,7 @@ test('parts of requests merge into the rows that they are', () => {
 })
 
 test('the first bad index of a part is found, not those of other parts', () => {
-  const request = copyRequest(
+  const request = checkRequest(
     {
       dense: new Float32Array(8),
       sparse: [
@@ -289,6 +299,7 @@ test('the first bad index of a part is found, not those of other parts', () => {
       ],
     },
     shape,
+    true,
   )
   assert.is(findIndexError({ request, from: 0, rows: 2 }, shape), undefined)
   assert.is(findIndexError({ request, from: 2, rows: 1 }, shape)?.field, 'request.sparse[0].indices[2]')
