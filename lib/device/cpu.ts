@@ -71,6 +71,10 @@ const makeLayout = (): DeviceLayout => {
 /** Words of a step whose memory is kept for the next: 16 MiB. */
 const mostKept = 2 ** 22
 
+/** For so many numbers, all of which will be written. Zeroing many takes longer than a Buffer takes to be made. */
+const unwritten = (length: number): Float32Array =>
+  length < 2048 ? new Float32Array(length) : new Float32Array(Buffer.allocUnsafeSlow(length * 4).buffer)
+
 class CpuProgram implements DeviceProgram {
   readonly #program: Program
   readonly #native: NativeProgram
@@ -124,8 +128,7 @@ class CpuProgram implements DeviceProgram {
   }
 
   read(tensor: number, row: number, rows: number): Float32Array {
-    // Not zeroed first: every byte is written, or the call throws.
-    const out = new Float32Array(Buffer.allocUnsafeSlow(this.#size(tensor, row, rows) * 4).buffer)
+    const out = unwritten(this.#size(tensor, row, rows))
     this.#guard(() => this.#native.read(tensor, row, rows, out))
     return out
   }
