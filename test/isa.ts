@@ -4,7 +4,7 @@ import { cpu } from '../lib/device/cpu.js'
 import { root } from './support.js'
 
 /** Every set that a build may hold, from the least to the best of each kind of CPU. */
-export const isaNames = ['scalar', 'avx2', 'avxvnni', 'avx512', 'avx512bf16', 'neon', 'neondot']
+export const isaNames = ['scalar', 'avx2', 'avxvnni', 'avx512', 'avx512bf16', 'neon', 'neondot', 'neoni8mm']
 
 const run = (isa: string, script: string): { output: string; error: string; code: number | null } => {
   const { stdout, stderr, status } = spawnSync(process.execPath, ['--import', 'tsx', script], {

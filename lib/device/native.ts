@@ -34,7 +34,7 @@ export interface NativeProgram {
 
 /** Facts of the machine and the choices made from them. */
 export interface CpuInfo {
-  /** Kernel set in use: scalar; avx2, avxvnni, avx512 or avx512bf16 on x64; neon or neondot on arm64. */
+  /** Kernel set in use: scalar; avx2, avxvnni, avx512 or avx512bf16 on x64; neon, neondot or neoni8mm on arm64. */
   isa: string
   /** The best set that this CPU can run. */
   isaBest: string

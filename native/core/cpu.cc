@@ -94,7 +94,8 @@ std::vector<Isa> list_isas(std::string& names) {
   list_features({{"neon", true}, {"dotprod", has.dot_product}, {"i8mm", has.i8mm}}, names);
   return {{"scalar", kernels_scalar, recommend_scalar, true},
           {"neon", kernels_neon, recommend_neon, true},
-          {"neondot", kernels_neondot, recommend_neon, has.dot_product}};
+          {"neondot", kernels_neondot, recommend_neon, has.dot_product},
+          {"neoni8mm", kernels_neoni8mm, recommend_neon, has.dot_product && has.i8mm}};
 }
 #else
 std::vector<Isa> list_isas(std::string&) { return {{"scalar", kernels_scalar, recommend_scalar, true}}; }

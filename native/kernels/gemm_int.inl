@@ -4,125 +4,91 @@
 // Few rows read the panels as they are: the weights come from memory once, and unpacking hides behind that. Many rows
 // share chunks of 256 k that are unpacked once (Wide, some KiB in the first-level cache), in tiles of kTileRows rows by
 // two vectors of columns: each broadcast of 4 activations then serves two dot products, so that loads do not bound the
-// loop. Both read the same numbers in the same order.
-#include "int_formats.inl"
+// loop. With matrix instructions the tile is kTileRows pairs of rows by one vector, and a load serves as many. All read
+// the same numbers in the same order.
+#include "int_tiles.inl"
 
 namespace drover {
 namespace {
 
-// Rows that have one integer row after another: what a tile needs of a8_32 and a8_256 rows (quantize.h).
-struct RowsOf8 {
-  const uint8_t* x;
-  uint64_t stride;
-  uint32_t depth;
-  template <typename T>
-  DROVER_INLINE T load(uint32_t row, uint64_t offset, uint32_t i) const {
-    T value;
-    __builtin_memcpy(&value, x + row * stride + offset + i * sizeof(T), sizeof(T));
-    return value;
-  }
-  DROVER_INLINE const int8_t* codes(uint32_t row, uint32_t k) const {
-    return reinterpret_cast<const int8_t*>(x) + row * stride + k;
-  }
-  DROVER_INLINE const int16_t* sums(uint32_t row, uint64_t offset, uint32_t i) const {
-    return reinterpret_cast<const int16_t*>(x + row * stride + offset) + i;
-  }
-};
-
-inline constexpr uint32_t kPanelVectors = kPanel / kColumns;  // that a panel's columns fill
-
-template <uint32_t kR, uint32_t kV, typename Body>
-DROVER_INLINE void for_tile(Body body) {
-#pragma GCC unroll 16
-  for (uint32_t r = 0; r < kR; r++)
-#pragma GCC unroll 4
-    for (uint32_t v = 0; v < kV; v++) body(r, v);
-}
-
-// The f32 sums of a tile: in registers where there are 32 of them, in memory where there are 16.
-template <uint32_t kR, uint32_t kV>
-struct RegisterSums {
-  ColF at[kR][kV];
-  DROVER_INLINE ColF get(uint32_t r, uint32_t v) const { return at[r][v]; }
-  DROVER_INLINE void set(uint32_t r, uint32_t v, ColF sum) { at[r][v] = sum; }
-};
-#ifndef DROVER_SCALAR
-struct MemorySums {
-  float* at;
-  uint64_t stride;
-  DROVER_INLINE ColF get(uint32_t r, uint32_t v) const { return c_load(at + r * stride + v * kColumns); }
-  DROVER_INLINE void set(uint32_t r, uint32_t v, ColF sum) { c_store(at + r * stride + v * kColumns, sum); }
-};
-#endif
-
 // total += the products of a pair of groups of byte codes.
-template <int kPair, uint32_t kR, uint32_t kV, typename View>
-DROVER_INLINE void add_pair(const View (&w)[kV], uint32_t view_block, RowsOf8 x, uint32_t block,
-                            ColI (&total)[kR][kV]) {
-  ByteCodes low[kV], high[kV];
+template <int kPair, uint32_t kR, uint32_t kV, typename View, typename Rows, typename I>
+DROVER_INLINE void add_pair(const View (&w)[kV], uint32_t view_block, Rows x, uint32_t block, I (&total)[kR][kV]) {
+  typename Rows::Vectors::Signed low[kV], high[kV];
 #pragma GCC unroll 4
   for (uint32_t v = 0; v < kV; v++) {
-    Bytes a, b;
+    typename Rows::Vectors::Codes a, b;
     w[v].template codes<kPair>(view_block, &a, &b);
     low[v] = byte_codes(a);
     high[v] = byte_codes(b);
   }
   for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
-    const int8_t* q = x.codes(r, block * 32 + kPair * 8);
-    total[r][v] = i_dot_byte(i_dot_byte(total[r][v], low[v], q), high[v], q + 4);
+    const uint32_t k = block * 32 + kPair * 8;
+    total[r][v] = i_dot_byte(i_dot_byte(total[r][v], low[v], x.first(r, k)), high[v], x.second(r, k));
   });
 }
 
+template <typename Rows>
+DROVER_INLINE float row_scale(Rows x, uint32_t row, uint32_t block) {
+  return x.template load<float>(row, a8_32_scales(x.depth), block);
+}
+
 // sums += a 32-block's exact products times its scales, and its minima times the sum of the activations.
-template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Sums>
-DROVER_INLINE void add_scaled(const View (&w)[kV], uint32_t view_block, RowsOf8 x, uint32_t block,
-                              const ColI (&total)[kR][kV], Sums& sums) {
-  ColF d[kV], m[kV];
+template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Rows, typename I, typename Sums>
+DROVER_INLINE void add_scaled(const View (&w)[kV], uint32_t view_block, Rows x, uint32_t block,
+                              const I (&total)[kR][kV], Sums& sums) {
+  using F = typename Rows::Vectors::F;
+  F d[kV], m[kV];
 #pragma GCC unroll 4
   for (uint32_t v = 0; v < kV; v++) {
     d[v] = w[v].scale(view_block, 0);
     if constexpr (Format::kMins) m[v] = w[v].min(view_block);
   }
   for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
-    const float scale = x.load<float>(r, a8_32_scales(x.depth), block);
-    ColF sum = c_fma(c_from(total[r][v]), c_mul(d[v], c_set(scale)), sums.get(r, v));
+    const auto scale = [&](uint32_t row) DROVER_LAMBDA { return row_scale(x, row, block); };
+    F sum = c_fma(c_from(total[r][v]), c_mul(d[v], x.floats(r, scale)), sums.get(r, v));
     if constexpr (Format::kMins) {
       // zeros8 is -8 times the sum of the codes.
-      const float codes = static_cast<float>(x.load<int32_t>(r, a8_32_zeros8(x.depth), block)) * -0.125f;
-      sum = c_fma(m[v], c_set(codes * scale), sum);
+      const auto scaled = [&](uint32_t row) DROVER_LAMBDA {
+        const int32_t zero = x.template load<int32_t>(row, a8_32_zeros8(x.depth), block);
+        return static_cast<float>(zero) * -0.125f * scale(row);
+      };
+      sum = c_fma(m[v], x.floats(r, scaled), sum);
     }
     sums.set(r, v, sum);
   });
 }
 
 // sums += a 32-block's products, already times the scales of its halves.
-template <uint32_t kR, uint32_t kV, typename Sums>
-DROVER_INLINE void add_halves_scaled(RowsOf8 x, uint32_t block, const ColF (&scaled)[kR][kV], Sums& sums) {
+template <uint32_t kR, uint32_t kV, typename Rows, typename F, typename Sums>
+DROVER_INLINE void add_halves_scaled(Rows x, uint32_t block, const F (&scaled)[kR][kV], Sums& sums) {
   for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
-    const ColF scale = c_set(x.load<float>(r, a8_32_scales(x.depth), block));
+    const F scale = x.floats(r, [&](uint32_t row) DROVER_LAMBDA { return row_scale(x, row, block); });
     sums.set(r, v, c_fma(scaled[r][v], scale, sums.get(r, v)));
   });
 }
 
 // sums += a 32-block of byte codes whose halves have a scale each.
-template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Sums>
-DROVER_INLINE void add_halves(const View (&w)[kV], uint32_t view_block, RowsOf8 x, uint32_t block, Sums& sums) {
-  ColI total[kR][kV];
-  ColF scaled[kR][kV];
+template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Rows, typename Sums>
+DROVER_INLINE void add_halves(const View (&w)[kV], uint32_t view_block, Rows x, uint32_t block, Sums& sums) {
+  using Vectors = typename Rows::Vectors;
+  typename Vectors::I total[kR][kV];
+  typename Vectors::F scaled[kR][kV];
   for_pairs([&]<int kPair>() DROVER_LAMBDA {
     if constexpr (kPair % 2 == 0) {
       for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
-        total[r][v] =
-            i_columns(kByteZero == 0 ? 0 : x.load<int32_t>(r, a8_32_halves128(x.depth), block * 2 + kPair / 2));
+        total[r][v] = x.integers(r, [&](uint32_t row) DROVER_LAMBDA {
+          return kByteZero == 0 ? 0 : x.template load<int32_t>(row, a8_32_halves128(x.depth), block * 2 + kPair / 2);
+        });
       });
     }
     add_pair<kPair>(w, view_block, x, block, total);
     if constexpr (kPair % 2 == 1) {
-      ColF d[kV];
+      typename Vectors::F d[kV];
 #pragma GCC unroll 4
       for (uint32_t v = 0; v < kV; v++) d[v] = w[v].scale(view_block, kPair / 2);
       for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
-        const ColF sum = c_from(total[r][v]);
+        const typename Vectors::F sum = c_from(total[r][v]);
         scaled[r][v] = kPair == 1 ? c_mul(sum, d[v]) : c_fma(sum, d[v], scaled[r][v]);
       });
     }
@@ -131,28 +97,31 @@ DROVER_INLINE void add_halves(const View (&w)[kV], uint32_t view_block, RowsOf8 
 }
 
 // sums += a 32-block whose codes share a scale.
-template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Sums>
-DROVER_INLINE void add_whole(const View (&w)[kV], uint32_t view_block, RowsOf8 x, uint32_t block, Sums& sums) {
+template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Rows, typename Sums>
+DROVER_INLINE void add_whole(const View (&w)[kV], uint32_t view_block, Rows x, uint32_t block, Sums& sums) {
+  using Vectors = typename Rows::Vectors;
   constexpr bool kFromZero = Format::kByteCodes ? kByteZero == 0 : Format::kMins;
   const uint64_t zeros = Format::kByteCodes ? a8_32_zeros128(x.depth) : a8_32_zeros8(x.depth);
-  ColI total[kR][kV];
-  for_tile<kR, kV>([&](uint32_t r, uint32_t v)
-                       DROVER_LAMBDA { total[r][v] = i_columns(kFromZero ? 0 : x.load<int32_t>(r, zeros, block)); });
+  typename Vectors::I total[kR][kV];
+  for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
+    total[r][v] = x.integers(
+        r, [&](uint32_t row) DROVER_LAMBDA { return kFromZero ? 0 : x.template load<int32_t>(row, zeros, block); });
+  });
   if constexpr (Format::kByteCodes) {
     for_pairs([&]<int kPair>() DROVER_LAMBDA { add_pair<kPair>(w, view_block, x, block, total); });
   } else {
     static_assert(kGroups15 >= 8 || kDot32);
-    Sum sum[kR][kV];
+    typename Vectors::Sums sum[kR][kV];
     for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { sum[r][v] = s_begin(total[r][v]); });
     for_pairs([&]<int kPair>() DROVER_LAMBDA {
-      Bytes low[kV], high[kV];
+      typename Vectors::Codes low[kV], high[kV];
 #pragma GCC unroll 4
       for (uint32_t v = 0; v < kV; v++) w[v].template codes<kPair>(view_block, &low[v], &high[v]);
+      const uint32_t k = block * 32 + kPair * 8;
       for_tile<kR, kV>([&](uint32_t r, uint32_t v)
-                           DROVER_LAMBDA { sum[r][v] = s_dot(sum[r][v], low[v], x.codes(r, block * 32 + kPair * 8)); });
-      for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
-        sum[r][v] = s_dot(sum[r][v], high[v], x.codes(r, block * 32 + kPair * 8 + 4));
-      });
+                           DROVER_LAMBDA { sum[r][v] = s_dot(sum[r][v], low[v], x.first(r, k)); });
+      for_tile<kR, kV>([&](uint32_t r, uint32_t v)
+                           DROVER_LAMBDA { sum[r][v] = s_dot(sum[r][v], high[v], x.second(r, k)); });
     });
     for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { total[r][v] = s_total(sum[r][v], total[r][v]); });
   }
@@ -160,8 +129,8 @@ DROVER_INLINE void add_whole(const View (&w)[kV], uint32_t view_block, RowsOf8 x
 }
 
 // sums += 32-blocks [first, first + blocks) of the rows' depth; view block i is the i-th of them, plus `view_first`.
-template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Sums>
-DROVER_INLINE void add_32(const View (&w)[kV], uint32_t view_first, RowsOf8 x, uint32_t first, uint32_t blocks,
+template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Rows, typename Sums>
+DROVER_INLINE void add_32(const View (&w)[kV], uint32_t view_first, Rows x, uint32_t first, uint32_t blocks,
                           Sums& sums) {
   for (uint32_t b = 0; b < blocks; b++) {
     if constexpr (Format::kParts == 1) {
@@ -173,33 +142,35 @@ DROVER_INLINE void add_32(const View (&w)[kV], uint32_t view_first, RowsOf8 x, u
 }
 
 // sums += the 256-block `block` of the rows' depth.
-template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Sums>
-DROVER_INLINE void add_256(const View (&w)[kV], RowsOf8 x, uint32_t block, Sums& sums) {
+template <typename Format, uint32_t kR, uint32_t kV, typename View, typename Rows, typename Sums>
+DROVER_INLINE void add_256(const View (&w)[kV], Rows x, uint32_t block, Sums& sums) {
+  using Vectors = typename Rows::Vectors;
+  using F = typename Vectors::F;
   // Sums of codes up to 63 fit what s_scaled takes only around their zero point; there they start from -32 Σ x.
   constexpr bool kStartAtZeroPoint = !Format::kMins && kDot32;
   const uint64_t starts = a8_256_zeros32(x.depth);
-  ColI total[kR][kV];
-  for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { total[r][v] = i_columns(0); });
+  typename Vectors::I total[kR][kV];
+  for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { total[r][v] = Vectors::none(); });
   for (uint32_t sub = 0; sub < 8; sub++) {
-    Sum sum[kR][kV];
+    typename Vectors::Sums sum[kR][kV];
     for_pairs([&]<int kPair>() DROVER_LAMBDA {
       if constexpr (kPair % Format::kTakePairs == 0) {
         for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
-          sum[r][v] =
-              s_begin(i_columns(kStartAtZeroPoint ? x.load<int32_t>(r, starts, block * 32 + sub * kPairs + kPair) : 0));
+          sum[r][v] = s_begin(x.integers(r, [&](uint32_t row) DROVER_LAMBDA {
+            return kStartAtZeroPoint ? x.template load<int32_t>(row, starts, block * 32 + sub * kPairs + kPair) : 0;
+          }));
         });
       }
-      Bytes low[kV], high[kV];
+      typename Vectors::Codes low[kV], high[kV];
 #pragma GCC unroll 4
       for (uint32_t v = 0; v < kV; v++) w[v].template codes<kPair>(block, sub, &low[v], &high[v]);
-      for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
-        sum[r][v] = s_dot(sum[r][v], low[v], x.codes(r, block * 256 + sub * 32 + kPair * 8));
-      });
-      for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
-        sum[r][v] = s_dot(sum[r][v], high[v], x.codes(r, block * 256 + sub * 32 + kPair * 8 + 4));
-      });
+      const uint32_t k = block * 256 + sub * 32 + kPair * 8;
+      for_tile<kR, kV>([&](uint32_t r, uint32_t v)
+                           DROVER_LAMBDA { sum[r][v] = s_dot(sum[r][v], low[v], x.first(r, k)); });
+      for_tile<kR, kV>([&](uint32_t r, uint32_t v)
+                           DROVER_LAMBDA { sum[r][v] = s_dot(sum[r][v], high[v], x.second(r, k)); });
       if constexpr ((kPair + 1) % Format::kTakePairs == 0) {
-        Scale scale[kV];
+        typename Vectors::Scales scale[kV];
 #pragma GCC unroll 4
         for (uint32_t v = 0; v < kV; v++) scale[v] = w[v].scale(block, (sub * kPairs + kPair) / Format::kScalePairs);
         for_tile<kR, kV>([&](uint32_t r, uint32_t v)
@@ -207,27 +178,27 @@ DROVER_INLINE void add_256(const View (&w)[kV], RowsOf8 x, uint32_t block, Sums&
       }
     });
   }
-  ColI zero[kR][kV];
-  for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { zero[r][v] = i_columns(0); });
+  typename Vectors::I zero[kR][kV];
+  for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA { zero[r][v] = Vectors::none(); });
   if constexpr (!kStartAtZeroPoint) {
     const uint64_t codes = Format::kScales == 8 ? a8_256_sums32(x.depth) : a8_256_sums16(x.depth);
-    for (uint32_t i = 0; i < Format::kScales; i += 2) {
-      ScalePair pair[kV];
+    for (uint32_t i = 0; i < Format::kScales; i += Vectors::kZeros) {
+      typename Vectors::Zeros zeros[kV];
 #pragma GCC unroll 4
-      for (uint32_t v = 0; v < kV; v++) pair[v] = w[v].zeros(block, i);
+      for (uint32_t v = 0; v < kV; v++) zeros[v] = w[v].zeros(block, i);
       for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
-        zero[r][v] = i_dot_pair(zero[r][v], pair[v], x.sums(r, codes, block * Format::kScales + i));
+        zero[r][v] = Vectors::dot_zeros(zero[r][v], zeros[v], x.sums(r, codes, block * Format::kScales + i));
       });
     }
   }
   const uint64_t scales = a8_256_scales(x.depth);
   for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
-    const ColF scale = c_set(x.load<float>(r, scales, block));
+    const F scale = x.floats(r, [&](uint32_t row) DROVER_LAMBDA { return x.template load<float>(row, scales, block); });
     if constexpr (Format::kMins) {
-      const ColF value = c_fnma(w[v].dmin(block), c_from(zero[r][v]), c_mul(w[v].d(block), c_from(total[r][v])));
+      const F value = c_fnma(w[v].dmin(block), c_from(zero[r][v]), c_mul(w[v].d(block), c_from(total[r][v])));
       sums.set(r, v, c_fma(scale, value, sums.get(r, v)));
     } else {
-      const ColI sum = kStartAtZeroPoint ? total[r][v] : i_minus_shifted<5>(total[r][v], zero[r][v]);
+      const typename Vectors::I sum = kStartAtZeroPoint ? total[r][v] : i_minus_shifted<5>(total[r][v], zero[r][v]);
       sums.set(r, v, c_fma(c_from(sum), c_mul(w[v].d(block), scale), sums.get(r, v)));
     }
   });
@@ -237,7 +208,7 @@ DROVER_INLINE void add_256(const View (&w)[kV], RowsOf8 x, uint32_t block, Sums&
 // As add_32 over a chunk of byte codes that are kept as 16-bit words. words: the rows' chunk, kChunk of them a row.
 template <typename Format, uint32_t kR>
 DROVER_INLINE void add_words(const Wide32 (&w)[2], const int16_t* words, RowsOf8 x, uint32_t first, uint32_t blocks,
-                             MemorySums& sums) {
+                             MemorySums<OneRow>& sums) {
   constexpr uint32_t kParts = Format::kParts;
   for (uint32_t b = 0; b < blocks; b++) {
     ColF scaled[kR][2];
@@ -303,13 +274,13 @@ struct Run32 {
   static void widen(const uint8_t* panel, uint32_t chunk, uint32_t depth, uint8_t* out) {
     widen_32<Format>(panel, chunk * 8, blocks_of(chunk, depth), out);
   }
-  template <uint32_t kR, typename Sums>
-  static DROVER_INLINE void add(const Wide32 (&w)[2], const int16_t* words, RowsOf8 x, uint32_t chunk, Sums& sums) {
+  template <uint32_t kR, uint32_t kV, typename Sums>
+  static DROVER_INLINE void add(const Wide32 (&w)[kV], const int16_t* words, WideRows x, uint32_t chunk, Sums& sums) {
 #ifdef DROVER_WORDS
     if constexpr (kWords) return add_words<Format, kR>(w, words, x, chunk * 8, blocks_of(chunk, x.depth), sums);
 #endif
     (void)words;
-    add_32<Format, kR, 2>(w, 0, x, chunk * 8, blocks_of(chunk, x.depth), sums);
+    add_32<Format, kR, kV>(w, 0, x, chunk * 8, blocks_of(chunk, x.depth), sums);
   }
   using View = Wide32;
 #endif
@@ -335,20 +306,24 @@ struct Run256 {
   static void widen(const uint8_t* panel, uint32_t chunk, uint32_t, uint8_t* out) {
     widen_256<Format>(panel, chunk, out);
   }
-  template <uint32_t kR, typename Sums>
-  static DROVER_INLINE void add(const Wide256 (&w)[2], const int16_t*, RowsOf8 x, uint32_t chunk, Sums& sums) {
-    add_256<Format, kR, 2>(w, x, chunk, sums);
+  template <uint32_t kR, uint32_t kV, typename Sums>
+  static DROVER_INLINE void add(const Wide256 (&w)[kV], const int16_t*, WideRows x, uint32_t chunk, Sums& sums) {
+    add_256<Format, kR, kV>(w, x, chunk, sums);
   }
   using View = Wide256;
 #endif
 };
 
+// The tile counts what its vectors hold, rows or pairs of rows.
 #if defined(DROVER_AVX512)
-inline constexpr uint32_t kFewRows = 8, kTileRows = 6, kManyRows = 9;
+inline constexpr uint32_t kFewRows = 8, kTileRows = 6, kTileVectors = 2, kManyRows = 9;
+#elif defined(DROVER_MATRIX)
+// Turning what three rows share would cost what it saves.
+inline constexpr uint32_t kFewRows = 3, kTileRows = 3, kTileVectors = 1, kManyRows = 4;
 #elif defined(DROVER_SCALAR)
 inline constexpr uint32_t kFewRows = 2;  // plain loops gain little from more, and unroll to megabytes
 #else
-inline constexpr uint32_t kFewRows = 4, kTileRows = 3, kManyRows = 5;
+inline constexpr uint32_t kFewRows = 4, kTileRows = 3, kTileVectors = 2, kManyRows = 5;
 #endif
 
 // Vectors of columns that so few rows take at once: several streams from memory, and each broadcast of activations
@@ -407,8 +382,8 @@ void few_rows(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t panel,
 inline constexpr uint32_t kWidePanels = 2 * kColumns / kPanel;  // panels that a tile's two vectors span
 inline constexpr uint32_t kWideCols = kWidePanels * kPanel;
 inline constexpr uint32_t kRowTile = 96;  // rows that share a chunk before the next is unpacked
-#ifdef DROVER_WORDS
-inline constexpr uint32_t kGroupPanels = 16;  // panels that share the rows' words
+#if defined(DROVER_WORDS) || defined(DROVER_MATRIX)
+inline constexpr uint32_t kGroupPanels = 16;  // panels that share the rows' words or pairs
 #else
 inline constexpr uint32_t kGroupPanels = kWidePanels;
 #endif
@@ -420,26 +395,35 @@ struct WideScratch {
 #ifdef DROVER_WORDS
   int16_t words[kRowTile][kChunk];
 #endif
+#ifdef DROVER_MATRIX
+  int8_t pairs[kRowTile][kChunk];  // two rows' codes in two rows
+#endif
 };
 static_assert(sizeof(WideScratch) <= kGemmScratchBytes);
 
 template <typename Run, uint32_t kR>
-void wide_tile(const uint8_t* wide, const int16_t* words, RowsOf8 x, uint32_t chunk, float* sums) {
-  const typename Run::View w[2] = {{{wide, 0}}, {{wide + kColumns / kPanel * kWideBytes, kColumns % kPanel}}};
+void wide_tile(const uint8_t* wide, const int16_t* words, WideRows x, uint32_t chunk, float* sums) {
+  for (uint32_t first = 0; first < 2 * kColumns; first += kTileVectors * kColumns) {
+    typename Run::View w[kTileVectors];
+    for (uint32_t v = 0; v < kTileVectors; v++) {
+      const uint32_t column = first + v * kColumns;
+      w[v] = {{wide + column / kPanel * kWideBytes, column % kPanel}};
+    }
 #ifdef DROVER_AVX512
-  RegisterSums<kR, 2> acc;
-  for_tile<kR, 2>([&](uint32_t r, uint32_t v)
-                      DROVER_LAMBDA { acc.set(r, v, c_load(sums + r * kWideCols + v * kColumns)); });
-  Run::template add<kR>(w, words, x, chunk, acc);
-  for_tile<kR, 2>([&](uint32_t r, uint32_t v)
-                      DROVER_LAMBDA { c_store(sums + r * kWideCols + v * kColumns, acc.get(r, v)); });
+    RegisterSums<kR, 2> acc;
+    for_tile<kR, 2>([&](uint32_t r, uint32_t v)
+                        DROVER_LAMBDA { acc.set(r, v, c_load(sums + r * kWideCols + v * kColumns)); });
+    Run::template add<kR>(w, words, x, chunk, acc);
+    for_tile<kR, 2>([&](uint32_t r, uint32_t v)
+                        DROVER_LAMBDA { c_store(sums + r * kWideCols + v * kColumns, acc.get(r, v)); });
 #else
-  MemorySums acc{sums, kWideCols};
-  Run::template add<kR>(w, words, x, chunk, acc);
+    MemorySums<WideVectors> acc{sums + first * WideVectors::kRows, kWideCols};
+    Run::template add<kR>(w, words, x, chunk, acc);
 #endif
+  }
 }
 template <typename Run, uint32_t kR = kTileRows>
-DROVER_INLINE void wide_rows(uint32_t rows, const uint8_t* wide, const int16_t* words, RowsOf8 x, uint32_t chunk,
+DROVER_INLINE void wide_rows(uint32_t rows, const uint8_t* wide, const int16_t* words, WideRows x, uint32_t chunk,
                              float* sums) {
   if constexpr (kR > 0) {
     if (rows == kR) return wide_tile<Run, kR>(wide, words, x, chunk, sums);
@@ -452,7 +436,9 @@ template <typename Run>
 void wide_group(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t panel, uint32_t panels,
                 uint64_t panel_stride, WideScratch& scratch) {
   const uint32_t groups = panels / kWidePanels, chunks = Run::chunks(args.depth);
-  const uint32_t tiles = (rows + kTileRows - 1) / kTileRows, most = (rows + tiles - 1) / tiles;
+  constexpr uint32_t kRows = WideVectors::kRows;
+  const uint32_t vectors = (rows + kRows - 1) / kRows;  // of rows or pairs
+  const uint32_t tiles = (vectors + kTileRows - 1) / kTileRows, most = (vectors + tiles - 1) / tiles;
   const uint32_t share = (Run::chunk_bytes() / kLine + tiles - 1) / tiles * kLine;
   const auto rows_from = [&](uint32_t r) {
     return RowsOf8{static_cast<const uint8_t*>(args.x) + (row + r) * args.x_stride_bytes, args.x_stride_bytes,
@@ -462,7 +448,7 @@ void wide_group(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t pane
     return args.w + (panel + g * kWidePanels) * panel_stride + chunk * uint64_t{Run::chunk_bytes()};
   };
   for (uint32_t g = 0; g < groups; g++) {
-    for (uint32_t i = 0; i < rows * kWideCols; i += 16) f_store(scratch.sums[g][0] + i, f_zero());
+    for (uint32_t i = 0; i < vectors * kRows * kWideCols; i += 16) f_store(scratch.sums[g][0] + i, f_zero());
   }
   const int16_t* words = nullptr;
   for (uint32_t chunk = 0; chunk < chunks; chunk++) {
@@ -475,6 +461,14 @@ void wide_group(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t pane
       }
     }
 #endif
+#ifdef DROVER_MATRIX
+    const uint32_t chunk_codes = smaller_of(kChunk, static_cast<uint32_t>(round_up(args.depth, 32)) - chunk * kChunk);
+    for (uint32_t r = 0; r < rows; r += 2) {
+      const int8_t* codes = rows_from(r).codes(0, chunk * kChunk);
+      const uint64_t partner = r + 1 < rows ? args.x_stride_bytes : 0;
+      m_pair(codes, codes + partner, chunk_codes, scratch.pairs[r]);
+    }
+#endif
     for (uint32_t g = 0; g < groups; g++) {
       for (uint32_t p = 0; p < kWidePanels; p++) {
         Run::widen(args.w + (panel + g * kWidePanels + p) * panel_stride, chunk, args.depth,
@@ -484,20 +478,27 @@ void wide_group(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t pane
       const uint8_t* ahead = g + 1 < groups       ? source(g + 1, chunk)
                              : chunk + 1 < chunks ? source(0, chunk + 1)
                                                   : source(groups, 0);
-      for (uint32_t r = 0; r < rows; r += most, ahead += share) {
+      for (uint32_t v = 0; v < vectors; v += most, ahead += share) {
+        const uint32_t r = v * kRows;
         for (uint32_t i = 0; i < share; i += kLine) {
           for (uint32_t p = 0; p < kWidePanels; p++) __builtin_prefetch(ahead + p * panel_stride + i, 0, 2);
         }
 #ifdef DROVER_WORDS
         words = scratch.words[r];
 #endif
-        wide_rows<Run>(rows - r < most ? rows - r : most, scratch.wide, words, rows_from(r), chunk, scratch.sums[g][r]);
+#ifdef DROVER_MATRIX
+        const PairsOf8 x{rows_from(r), rows - r, scratch.pairs[r]};
+#else
+        const RowsOf8 x = rows_from(r);
+#endif
+        wide_rows<Run>(smaller_of(vectors - v, most), scratch.wide, words, x, chunk, scratch.sums[g][r]);
       }
     }
   }
   for (uint32_t r = 0; r < rows; r++) {
     for (uint32_t p = 0; p < panels; p++) {
-      finish(args, row + r, panel + p, f_load(scratch.sums[p / kWidePanels][r] + p % kWidePanels * kPanel));
+      const float* sums = scratch.sums[p / kWidePanels][0];
+      finish(args, row + r, panel + p, WideVectors::row(sums, kWideCols, r, p % kWidePanels * kPanel));
     }
   }
 }

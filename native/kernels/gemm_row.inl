@@ -3,16 +3,20 @@
 //
 // i8: exact 32-bit sums over the whole depth. Where bytes are multiplied as unsigned codes, sums start at the row's
 // zero point. Panels hold bytes as the instructions want them, so tiles of many rows read them as they are, a chunk of
-// k that stays in the first-level cache at a time; only 16-bit words (DROVER_WORDS) are unpacked, once per chunk for
-// all rows. f8_e4m3: the float GEMM; codes become f32 as they are loaded.
+// k that stays in the first-level cache at a time; only 16-bit words (DROVER_WORDS) and what matrix instructions want
+// (DROVER_MATRIX) are unpacked, once per chunk for all rows. f8_e4m3: the float GEMM; codes become f32 as they are
+// loaded.
 namespace drover {
 namespace {
 
-// kByteRows x kByteVectors sums, the weights and an activation fill the registers.
+// kByteRows x kByteVectors sums, the weights and an activation fill the registers. (Matrix instructions: pairs of rows;
+// fewer rows gain nothing from them.)
 #if defined(DROVER_AVX512)
 inline constexpr uint32_t kByteRows = 6, kByteVectors = 4;
 #elif defined(DROVER_AVXVNNI)
 inline constexpr uint32_t kByteRows = 6, kByteVectors = 2;
+#elif defined(DROVER_MATRIX)
+inline constexpr uint32_t kByteRows = 3, kByteVectors = 2;
 #elif defined(DROVER_SCALAR)
 inline constexpr uint32_t kByteRows = 4, kByteVectors = 1;
 #else
@@ -20,8 +24,8 @@ inline constexpr uint32_t kByteRows = 4, kByteVectors = 2;
 #endif
 inline constexpr uint32_t kBytePanels = kByteVectors * kColumns / kPanel;
 inline constexpr uint32_t kByteRowTile = 96;  // rows that share a chunk
-#ifdef DROVER_WORDS
-inline constexpr uint32_t kByteGroupPanels = 16, kByteChunk = 256;  // panels that share the rows' words
+#if defined(DROVER_WORDS) || defined(DROVER_MATRIX)
+inline constexpr uint32_t kByteGroupPanels = 16, kByteChunk = 256;  // panels that share the rows' words or pairs
 #else
 inline constexpr uint32_t kByteGroupPanels = kBytePanels, kByteChunk = 512;
 #endif
@@ -31,6 +35,10 @@ struct ByteScratch {
 #ifdef DROVER_WORDS
   uint8_t codes[kByteChunk / 4 * 2 * kLine];
   int16_t words[kByteRowTile][kByteChunk];
+#endif
+#ifdef DROVER_MATRIX
+  uint8_t codes[kByteChunk * kPanel];
+  int8_t pairs[kByteRowTile][kChunk];  // two rows' codes in two rows
 #endif
 };
 static_assert(sizeof(ByteScratch) <= kGemmScratchBytes);
@@ -113,6 +121,42 @@ void widen_words(const uint8_t* codes, uint32_t groups, uint8_t* out) {
 }
 #endif
 
+#ifdef DROVER_MATRIX
+static_assert(kByteChunk == kChunk);
+inline constexpr uint32_t kBytePairs = 4;  // their sums of one vector of columns leave registers for what they share
+// As byte_tile over one panel's chunk, unpacked, of kR pairs of rows.
+template <uint32_t kR>
+void matrix_tile(const uint8_t* codes, PairsOf8 x, uint32_t blocks, int32_t* sums) {
+  for (uint32_t column = 0; column < kPanel; column += kColumns) {
+    const Wide w[1] = {{codes, column}};
+    const auto of = [&](uint32_t r) DROVER_LAMBDA { return sums + (r * kPanel + column) * 2; };
+    TwoI sum[kR][1];
+    for_tile<kR, 1>([&](uint32_t r, uint32_t) DROVER_LAMBDA { sum[r][0] = TwoRows::load(of(r)); });
+    for (uint32_t b = 0; b < blocks; b++)
+      for_pairs([&]<int kPair>() DROVER_LAMBDA { add_pair<kPair>(w, b, x, b, sum); });
+    for_tile<kR, 1>([&](uint32_t r, uint32_t) DROVER_LAMBDA { i_columns_store(of(r), sum[r][0]); });
+  }
+}
+template <uint32_t kR = kBytePairs>
+DROVER_INLINE void matrix_rows(uint32_t pairs, const uint8_t* codes, PairsOf8 x, uint32_t blocks, int32_t* sums) {
+  if constexpr (kR > 0) {
+    if (pairs == kR) return matrix_tile<kR>(codes, x, blocks, sums);
+    matrix_rows<kR - 1>(pairs, codes, x, blocks, sums);
+  }
+}
+// 32-blocks of a panel, as Wide has them.
+void widen_bytes(const uint8_t* codes, uint32_t blocks, uint8_t* out) {
+  for (uint32_t column = 0; column < kPanel; column += kColumns) {
+    for (uint32_t b = 0; b < blocks; b++) {
+      for_pairs([&]<int kPair>() DROVER_LAMBDA {
+        const uint8_t* line = codes + (b * kPairs + kPair) * 2 * kLine + column * 4;
+        store_codes<kPair, true>(out, b, column, b_load(line), b_load(line + kLine));
+      });
+    }
+  }
+}
+#endif
+
 // Rows [row, row + rows), at most kByteRowTile, of `sets` times kV vectors of columns from `panel` on.
 template <uint32_t kV>
 void byte_group(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t panel, uint32_t sets,
@@ -126,7 +170,7 @@ void byte_group(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t pane
     __builtin_memcpy(&scale, x + r * x_stride + a8_row_scale(args.depth), 4);
     return scale;
   };
-  for (uint32_t r = 0; r < rows; r++) {
+  for (uint32_t r = 0; r < round_up(rows, WideVectors::kRows); r++) {
     int32_t start = 0;
     if constexpr (kByteZero != 0) __builtin_memcpy(&start, x + r * x_stride + a8_row_zero128(args.depth), 4);
     for (uint32_t s = 0; s < sets; s++)
@@ -143,6 +187,12 @@ void byte_group(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t pane
       w_spread(codes_x + r * x_stride, groups / 8, scratch.words[r], scratch.words[r] + kByteChunk / 2);
     }
 #endif
+#ifdef DROVER_MATRIX
+    for (uint32_t r = 0; r < rows && !few; r += 2) {
+      const int8_t* codes = codes_x + r * x_stride;
+      m_pair(codes, codes + (r + 1 < rows ? x_stride : 0), groups * 4, scratch.pairs[r]);
+    }
+#endif
     for (uint32_t s = 0; s < sets; s++) {
       const uint8_t* codes = panels + s * kPanels * panel_stride + kI8Lines + uint64_t{k} * kPanel;
 #ifdef DROVER_WORDS
@@ -151,6 +201,16 @@ void byte_group(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t pane
         for (uint32_t r = 0; r < rows; r += kByteRows) {
           word_rows(smaller_of(rows - r, kByteRows), scratch.codes, scratch.words[r], groups, scratch.sums[s][r],
                     kStride);
+        }
+        continue;
+      }
+#endif
+#ifdef DROVER_MATRIX
+      if (!few) {
+        widen_bytes(codes, groups / 8, scratch.codes);
+        for (uint32_t r = 0; r < rows; r += kBytePairs * 2) {
+          const PairsOf8 pairs{{x + r * x_stride, x_stride, args.depth}, rows - r, scratch.pairs[r]};
+          matrix_rows(smaller_of((rows - r + 1) / 2, kBytePairs), scratch.codes, pairs, groups / 8, scratch.sums[s][r]);
         }
         continue;
       }
@@ -164,8 +224,10 @@ void byte_group(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t pane
   for (uint32_t p = 0; p < sets * kPanels; p++) {
     const F32x16 scales = f_load(reinterpret_cast<const float*>(panels + p * panel_stride));
     for (uint32_t r = 0; r < rows; r++) {
-      const F32x16 sum = f_from_i(i_load(scratch.sums[p / kPanels][r] + p % kPanels * kPanel));
-      finish(args, row + r, panel + p, f_mul(f_mul(sum, f_set(real(r))), scales));
+      const int32_t* sums = scratch.sums[p / kPanels][0];
+      const uint32_t column = p % kPanels * kPanel;
+      const I32x16 sum = few ? OneRow::row(sums, kStride, r, column) : WideVectors::row(sums, kStride, r, column);
+      finish(args, row + r, panel + p, f_mul(f_mul(f_from_i(sum), f_set(real(r))), scales));
     }
   }
 }

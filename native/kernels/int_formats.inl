@@ -187,9 +187,12 @@ struct Format256 : FormatOf<kType> {
     if constexpr (kMins) return scale_unsigned(at);
     return scale_signed(at);
   }
+  static DROVER_INLINE const uint8_t* zero_bytes(const uint8_t* super, uint32_t i) {
+    return super + (kMins ? kLayout.mins_at() : kLayout.scales_at()) + i * 16;
+  }
   static DROVER_INLINE Scale zero(const uint8_t* super, uint32_t i, uint32_t column) {
-    if constexpr (kMins) return scale_unsigned(super + kLayout.mins_at() + i * 16 + column);
-    return scale(super, i, column);
+    if constexpr (kMins) return scale_unsigned(zero_bytes(super, i) + column);
+    return scale_signed(zero_bytes(super, i) + column);
   }
 };
 template <DType kType>  // q4_k and q5_k
@@ -235,6 +238,43 @@ struct Q3kFormat : Format256<DType::q3_k> {
 };
 
 // ---- views: one vector of columns of a panel ----
+
+// What the vectors of a tile hold: numbers of kColumns columns of one row (TwoRows, simd/matrix_neon.h: of two rows),
+// and what rows share, a number per column. kZeros: scales of zero points that are multiplied at once, and a column's
+// bytes.
+struct OneRow {
+  static constexpr uint32_t kRows = 1, kZeros = 2, kZeroBytes = 4;
+  using F = ColF;
+  using I = ColI;
+  using Sums = Sum;
+  using Scales = Scale;
+  using Zeros = ScalePair;
+  using Codes = Bytes;
+  using Signed = ByteCodes;
+  static DROVER_INLINE I none() { return i_columns(0); }
+  static DROVER_INLINE I dot_zeros(I total, Zeros zeros, const int16_t* x) { return i_dot_pair(total, zeros, x); }
+#ifndef DROVER_SCALAR
+  // Sums that a tile stored.
+  static DROVER_INLINE F load(const float* p) { return c_load(p); }
+  // What rows share, as chunks hold it.
+  static DROVER_INLINE Codes codes(const uint8_t* p) { return b_load(p); }
+  static DROVER_INLINE Scales scales(const uint8_t* p) { return b_load(p); }
+  static DROVER_INLINE F columns(const float* p) { return c_load(p); }
+  static DROVER_INLINE Zeros zeros(const uint8_t* p) { return b_load(p); }
+#endif
+  // A panel's columns of row r, out of tiles' sums [rows / kRows][stride * kRows].
+  static DROVER_INLINE F32x16 row(const float* sums, uint32_t stride, uint32_t r, uint32_t column) {
+    return f_load(sums + r * stride + column);
+  }
+  static DROVER_INLINE I32x16 row(const int32_t* sums, uint32_t stride, uint32_t r, uint32_t column) {
+    return i_load(sums + r * stride + column);
+  }
+};
+#ifdef DROVER_MATRIX
+using WideVectors = TwoRows;
+#else
+using WideVectors = OneRow;
+#endif
 
 // Panels that are read one after the other: `panel_bytes` each, `skip` from the end of one to the next. (Several such
 // streams are read at once, and panels are short: a tenth would be missed if a stream were asked for along one panel
@@ -309,7 +349,8 @@ struct Packed256 {
 #ifndef DROVER_SCALAR
 // A chunk of one panel, unpacked: lines of codes by group, then lines of scales, of zero-point pairs (or float mins), d
 // and dmin.
-// With words, byte codes take two lines a group: elements 0 and 2 of each column, then 1 and 3.
+// With words, byte codes take two lines a group: elements 0 and 2 of each column, then 1 and 3. For matrix instructions
+// the two lines of a pair of groups hold 8 k of a column beside each other, and zero points' scales 8 of a column.
 inline constexpr uint32_t kChunk = 256;
 #ifdef DROVER_WORDS
 inline constexpr uint32_t kWideScales = 128 * kLine;
@@ -318,33 +359,44 @@ inline constexpr uint32_t kWideScales = 64 * kLine;
 #endif
 inline constexpr uint32_t kWideZeros = kWideScales + 16 * kLine, kWideD = kWideZeros + 8 * kLine;
 inline constexpr uint32_t kWideBytes = kWideD + 2 * kLine;
+// Where the scales of zero points from the i-th on are, WideVectors::kZeros of each column.
+constexpr uint32_t wide_zeros(uint32_t i, uint32_t column) {
+  return kWideZeros + (i / WideVectors::kZeros * kPanel + column) * WideVectors::kZeroBytes;
+}
 
 struct Wide {
   const uint8_t* chunk;
   uint32_t column;
   template <int kPair>
-  DROVER_INLINE void codes(uint32_t sub, Bytes* low, Bytes* high) const {
+  DROVER_INLINE void codes(uint32_t sub, WideVectors::Codes* low, WideVectors::Codes* high) const {
     const uint8_t* line = chunk + (sub * kPairs + kPair) * 2 * kLine + column * 4;
-    *low = b_load(line);
-    *high = b_load(line + kLine);
+    *low = WideVectors::codes(line);
+    *high = WideVectors::codes(line + kLine);
   }
   DROVER_INLINE const uint8_t* at(uint32_t offset, uint32_t i) const { return chunk + offset + i * kLine + column * 4; }
+  DROVER_INLINE WideVectors::F floats(uint32_t offset, uint32_t i) const {
+    return WideVectors::columns(reinterpret_cast<const float*>(at(offset, i)));
+  }
 };
 struct Wide32 : Wide {
-  DROVER_INLINE ColF scale(uint32_t block, uint32_t part) const {
-    return c_load(reinterpret_cast<const float*>(at(kWideScales + part * 8 * kLine, block)));
+  DROVER_INLINE WideVectors::F scale(uint32_t block, uint32_t part) const {
+    return floats(kWideScales + part * 8 * kLine, block);
   }
-  DROVER_INLINE ColF min(uint32_t block) const { return c_load(reinterpret_cast<const float*>(at(kWideZeros, block))); }
+  DROVER_INLINE WideVectors::F min(uint32_t block) const { return floats(kWideZeros, block); }
 };
 struct Wide256 : Wide {
   template <int kPair>
-  DROVER_INLINE void codes(uint32_t, uint32_t sub, Bytes* low, Bytes* high) const {
+  DROVER_INLINE void codes(uint32_t, uint32_t sub, WideVectors::Codes* low, WideVectors::Codes* high) const {
     Wide::codes<kPair>(sub, low, high);
   }
-  DROVER_INLINE Scale scale(uint32_t, uint32_t i) const { return b_load(at(kWideScales, i)); }
-  DROVER_INLINE ScalePair zeros(uint32_t, uint32_t i) const { return b_load(at(kWideZeros, i / 2)); }
-  DROVER_INLINE ColF d(uint32_t) const { return c_load(reinterpret_cast<const float*>(at(kWideD, 0))); }
-  DROVER_INLINE ColF dmin(uint32_t) const { return c_load(reinterpret_cast<const float*>(at(kWideD, 1))); }
+  DROVER_INLINE WideVectors::Scales scale(uint32_t, uint32_t i) const {
+    return WideVectors::scales(at(kWideScales, i));
+  }
+  DROVER_INLINE WideVectors::Zeros zeros(uint32_t, uint32_t i) const {
+    return WideVectors::zeros(chunk + wide_zeros(i, column));
+  }
+  DROVER_INLINE WideVectors::F d(uint32_t) const { return floats(kWideD, 0); }
+  DROVER_INLINE WideVectors::F dmin(uint32_t) const { return floats(kWideD, 1); }
 };
 
 template <int kPair, bool kByteCodes>
@@ -355,6 +407,13 @@ DROVER_INLINE void store_codes(uint8_t* chunk, uint32_t sub, uint32_t column, By
     w_store(words, words + kLine, low);
     return w_store(words + 2 * kLine, words + 3 * kLine, high);
   }
+#endif
+#ifdef DROVER_MATRIX
+  if constexpr (kByteCodes) {
+    low = byte_codes(low);
+    high = byte_codes(high);
+  }
+  m_turn(&low, &high);
 #endif
   uint8_t* line = chunk + (sub * kPairs + kPair) * 2 * kLine + column * 4;
   b_store(line, low);
@@ -392,9 +451,14 @@ void widen_256(const uint8_t* panel, uint32_t block, uint8_t* chunk) {
         store_codes<kPair, false>(chunk, sub, column, low, high);
       });
     }
-    for (uint32_t i = 0; i < Format::kScales; i++) {
+    for (uint32_t i = 0; i < Format::kScales; i++)
       b_store(chunk + kWideScales + i * kLine + column * 4, from.scale(block, i));
-      if (i % 2 == 0) b_store(chunk + kWideZeros + i / 2 * kLine + column * 4, from.zeros(block, i));
+    for (uint32_t i = 0; i < Format::kScales; i += WideVectors::kZeros) {
+#ifdef DROVER_MATRIX
+      m_transpose(Format::zero_bytes(from.super(block), i) + column, kPanel, chunk + wide_zeros(i, column));
+#else
+      b_store(chunk + wide_zeros(i, column), from.zeros(block, i));
+#endif
     }
     store_float(chunk, kWideD, 0, column, from.d(block));
     if constexpr (Format::kMins) store_float(chunk, kWideD, 1, column, from.dmin(block));

@@ -159,6 +159,7 @@ const KernelTable* kernels_avx512bf16();  // the same, with what this puts into 
 void use_bf16_avx512(KernelTable& table);
 const KernelTable* kernels_neon();
 const KernelTable* kernels_neondot();
+const KernelTable* kernels_neoni8mm();
 
 }  // namespace drover
 

@@ -42,6 +42,34 @@ uint64_t fma_loop(uint32_t rounds) {
   return uint64_t{rounds} * kFmaChains * 16 * 2 + (f_sum(sum) < 0 ? 1 : 0);
 }
 
+#ifdef DROVER_MATRIX
+// Products as the integer kernels make them of two rows or more.
+uint64_t byte_dot_loop(uint32_t rounds) {
+  constexpr uint32_t kChains = 3, kSteps = 8;  // of four registers each
+  uint8_t ones[32];
+  for (uint8_t& one : ones) one = 1;
+  TwoCodes codes = TwoRows::codes(ones);
+  TwoI sums[kChains];
+#pragma GCC unroll 3
+  for (uint32_t c = 0; c < kChains; c++) sums[c] = TwoRows::none();
+  for (uint32_t i = 0; i < rounds; i++) {
+#pragma GCC unroll 8
+    for (uint32_t step = 0; step < kSteps; step++) {
+#pragma GCC unroll 3
+      for (uint32_t c = 0; c < kChains; c++) {
+        __asm__("" : "+w"(codes.at[0]), "+w"(codes.at[1]));
+        sums[c] = s_dot(s_dot(sums[c], codes, TwoCodesOfRows<0>{codes.at[0]}), codes, TwoCodesOfRows<1>{codes.at[0]});
+      }
+    }
+  }
+  int32x4_t all = vdupq_n_s32(0);  // every sum counts for the result
+#pragma GCC unroll 3
+  for (uint32_t c = 0; c < kChains; c++)
+    for (const int32x4_t sum : sums[c].at) all = vorrq_s32(all, sum);
+  constexpr uint64_t kProducts = kSteps * kChains * kColumns * 2 * 8;
+  return rounds * kProducts * 2 + (vaddvq_s32(all) == -1 ? 1 : 0);
+}
+#else
 // Products as the integer kernels make them. Where sums have 16 bits they are widened as rarely as codes of 4 bits
 // allow: no kernel can do with less, so this is the limit of them all.
 uint64_t byte_dot_loop(uint32_t rounds) {
@@ -81,6 +109,7 @@ uint64_t byte_dot_loop(uint32_t rounds) {
   for (const float lane : lanes) sum += lane;
   return uint64_t{rounds} * kGroups15 * kChains * kColumns * 4 * 2 + (sum == 0.5f ? 1 : 0);
 }
+#endif
 
 constexpr void fill_probe(KernelTable& table) {
   table.read_bytes = read_bytes;

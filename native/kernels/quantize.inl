@@ -81,9 +81,9 @@ void quantize_a8_row(const float* x, uint32_t cols, uint8_t* out) {
   int8_t* q = reinterpret_cast<int8_t*>(out);
   const float peak = row_peak(x, cols);
   const float scale = (peak < 1e-8f ? 1e-8f : peak) / 127.0f;
-  // x / scale, rounded as a division rounds it, in a third of the time: a quotient from the rounded inverse is off by two
-  // units at most, and its remainder mends that (Markstein 1990; 400 M cases, half of them next to ties, show no other
-  // code than a division).
+  // x / scale, rounded as a division rounds it, in a third of the time: a quotient from the rounded inverse is off by
+  // two units at most, and its remainder mends that (Markstein 1990; 400 M cases, half of them next to ties, show no
+  // other code than a division).
   const F32x16 inverse = f_set(1.0f / scale), minus_scale = f_set(-scale);
   const uint32_t padded = static_cast<uint32_t>(round_up(cols, 64));
   for (uint32_t i = 0; i < padded; i += 16) {

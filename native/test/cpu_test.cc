@@ -117,6 +117,8 @@ int main() {
     const Found found = look({{"DROVER_ISA", table->isa}});
     CHECK(found.code == DROVER_OK && std::string(found.isa) == table->isa, "%s: %s", table->isa, found.isa);
   }
+  const Found best = look({{"DROVER_ISA", ""}});
+  CHECK(std::string(best.isa) == runnable_tables().back()->isa, "%s is chosen", best.isa);
   const Found wrong = look({{"DROVER_ISA", "abacus"}});
   CHECK(wrong.code == DROVER_ISA && std::string(wrong.message).find("abacus") != std::string::npos, "\"%s\"",
         wrong.message);

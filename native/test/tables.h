@@ -20,7 +20,9 @@ inline std::vector<const drover::KernelTable*> runnable_tables() {
   if (tables.back() == drover::kernels_avx512() && (a >> 5 & 1) != 0) tables.push_back(drover::kernels_avx512bf16());
 #elif defined(DROVER_ARM64)
   tables.push_back(drover::kernels_neon());
-  if (drover::arm_features().dot_product) tables.push_back(drover::kernels_neondot());
+  const drover::ArmFeatures has = drover::arm_features();
+  if (has.dot_product) tables.push_back(drover::kernels_neondot());
+  if (has.dot_product && has.i8mm) tables.push_back(drover::kernels_neoni8mm());
 #endif
   return tables;
 }

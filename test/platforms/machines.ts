@@ -84,6 +84,7 @@ export const machines: readonly Machine[] = [
   ...[20, 22, 26].map(here),
   old,
   windows,
-  arm('max', ['scalar', 'neon', 'neondot'], true),
+  arm('max', ['scalar', 'neon', 'neondot', 'neoni8mm'], true),
+  arm('neoverse-n1', ['scalar', 'neon', 'neondot'], false),
   arm('cortex-a72', ['scalar', 'neon'], false),
 ]

@@ -16,7 +16,9 @@ inline constexpr int32_t kByteZero = 0;
 // As many as share a scale in each format: 32-bit sums never bound them.
 inline constexpr uint32_t kGroups15 = 8, kGroups31 = 8, kGroups63 = 4;
 inline constexpr bool kDot32 = false;
-#ifdef DROVER_NEONDOT
+#if defined(DROVER_MATRIX)
+inline constexpr char kDotPath[] = "smmla, 128 bits; sdot for up to 3 rows";
+#elif defined(DROVER_NEONDOT)
 inline constexpr char kDotPath[] = "sdot, 128 bits";
 #else
 inline constexpr char kDotPath[] = "smull and sadalp, 128 bits";
