@@ -226,6 +226,7 @@ drover_code load_program(drover_program& p, const drover_load_options& options, 
   job.program = &p;
   job.options = &options;
   plan_preparation(job);
+  p.weight_bytes = job.prepared_bytes;
   const bool in_file = options.prepared_cache != nullptr && job.prepared_bytes != 0;
   uint64_t staging = 0;
   if (in_file) {

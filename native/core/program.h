@@ -175,6 +175,7 @@ struct drover_program {
   drover::Arena activations, kv, prepared, scratch, tables;
   drover::PreparedFile prepared_file;  // what `prepared` would hold, where weights are kept in a file
   uint64_t arena_bytes = 0, kept_bytes = 0, scratch_stride = 0, mapped_bytes = 0;  // kept: before the blocks' tensors
+  uint64_t weight_bytes = 0;                                                       // prepared and decoded
   uint32_t threads = 1;
 
   std::vector<uint64_t> profile;  // profile_words per op, see drover_program_profile

@@ -24,7 +24,7 @@ struct RowsOf8 {
   }
   // What the codes of two groups from k on are multiplied by.
   DROVER_INLINE const int8_t* first(uint32_t r, uint32_t k) const { return codes(r, k); }
-  DROVER_INLINE const int8_t* second(uint32_t r, uint32_t k) const { return codes(r, k + 4); }
+  DROVER_INLINE const int8_t* second(uint32_t r, uint32_t k) const { return codes(r, k) + 4; }
   // A number of the row, for all columns.
   template <typename Number>
   DROVER_INLINE ColF floats(uint32_t r, Number number) const {
