@@ -85,9 +85,8 @@ Words step_words(uint32_t op_count, uint32_t rows, const std::vector<BagList>& b
   StepWords s;
   s.end_op = op_count;
   s.flags = 8 | 1;
-  s.tokens.resize(rows);
-  s.positions.resize(rows);
-  Words words = s.words();
+  Words words = s.words();  // with bags there are no tokens
+  words[2] = rows;
   words[10] = static_cast<uint32_t>(bags.size());
   words[11] = policy;
   for (const BagList& list : bags) {
