@@ -167,9 +167,12 @@ void run_block(drover_program& p, const Step& step, BlockView& view, uint32_t be
 // 12 % by that).
 constexpr uint32_t kOwnBlockRows = 32;
 
+constexpr uint64_t kUnknownL3 = 8u << 20;  // where the system does not tell
+
 bool own_blocks(const drover_program& p, const Step& step) {
+  const uint64_t l3 = machine().info.l3_bytes;
   return p.block_rows != 0 && step.rows >= p.threads * kOwnBlockRows && (step.flags & kStepProfile) == 0 &&
-         p.weight_bytes <= machine().info.l3_bytes;
+         p.weight_bytes <= (l3 == 0 ? kUnknownL3 : l3);
 }
 
 void run_blocks(drover_program& p, const Step& step, bool own, Team& team) {

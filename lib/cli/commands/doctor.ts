@@ -1,4 +1,5 @@
 /** `drover doctor`: what drover sees of the machine. */
+import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { totalmem } from 'node:os'
 import { cpu, cpuDevice } from '../../device/cpu.js'
@@ -87,9 +88,15 @@ const limitLines = (limits: Limits): string[][] => {
   ]
 }
 
+/** The file that holds the choices: none where it could not be written. */
+const keptIn = (): string | undefined => {
+  const path = tuningFile()
+  return path !== undefined && existsSync(path) ? path : undefined
+}
+
 const tuningLine = ({ requests, floatRows, floatPanels, byteRows }: Tuning): string =>
   `${requests} request${requests === 1 ? '' : 's'} per line of weights; blocks of ${floatRows} rows x ${floatPanels * 16} columns of floats; ` +
-  `${bytes(byteRows)} of 8-bit rows (${tuningFile() ?? 'not kept'})`
+  `${bytes(byteRows)} of 8-bit rows (${keptIn() ?? 'not kept'})`
 
 export const doctor: Command = {
   name: 'doctor',
@@ -122,7 +129,7 @@ export const doctor: Command = {
       memory,
       hugePages: pages,
       limits: { ...limits, wantedBufferBytes: wantedBuffer() },
-      tuning: { ...choices, file: tuningFile() ?? null },
+      tuning: { ...choices, file: keptIn() ?? null },
       kernels,
       problems,
     }

@@ -142,16 +142,16 @@ DROVER_INLINE Rows rows_of(const BagTable& t) {
 }
 
 // Lookups by which a row is brought on into the first-level cache, where all rows ahead have as many lines. Rows of one
-// or two lines from memory gain 10 % on Zen 4, cached ones of four lines up to 20 %; 10 and 20 lookups cost rows of
-// four lines from memory a quarter.
+// or two lines from memory gain 10 % on Zen 4, cached ones of four lines as much; 10 and 20 lookups cost rows of four
+// lines from memory a quarter.
 constexpr uint32_t kNearRows = 4;
 
 // Adds lookups [0, count). The leading pass asks for as many rows ahead meanwhile, all of the cursor's table; where
-// that is at its end it has no lines, and `next` is any index. `last`: the last index that may be looked at.
+// that is at its end it has no lines, and `next` is any index. `known`: indices that may be looked at.
 template <typename L, uint32_t kLines>
 DROVER_INLINE void add_segment(const BagWork& work, const Rows& rows, const uint32_t* indices, const float* weights,
                                uint32_t count, uint32_t first, F32x16* sums, float* bias_sum, const Ahead& ahead,
-                               const uint32_t* next, const uint32_t* last) {
+                               const uint32_t* next, uint32_t known) {
   using Format = typename L::Format;
   float biases = *bias_sum;
   F32x16 acc[L::kVectors];  // GCC keeps what is behind a pointer in memory
@@ -160,8 +160,8 @@ DROVER_INLINE void add_segment(const BagWork& work, const Rows& rows, const uint
   for (uint32_t i = 0; i < count; i++) {
     if constexpr (L::kLeading) ask_row<kLines>(ahead, ahead.rows + uint64_t{next[i]} * ahead.stride);
     if constexpr (kLines != 0) {
-      const uint32_t* near = last - (indices + i) > kNearRows ? indices + i + kNearRows : last;
-      ask_lines<kLines, 3>(rows.codes + *near * rows.stride, kLines, 0);
+      const uint32_t near = indices[smaller_of(i + kNearRows, known - 1)];
+      ask_lines<kLines, 3>(rows.codes + near * rows.stride, kLines, 0);
     }
     const uint32_t index = indices[i];
     const uint8_t* codes = rows.codes + index * rows.stride;
@@ -216,7 +216,7 @@ DROVER_INLINE void add_rows(const BagWork& work, const Rows& rows, const uint32_
       ahead.next += part;
     }
     const float* w = L::kWeighted ? weights + done : nullptr;
-    add_segment<L, 0>(work, rows, indices + done, w, part, first, acc, bias_sum, ahead, next, nullptr);
+    add_segment<L, 0>(work, rows, indices + done, w, part, first, acc, bias_sum, ahead, next, 0);
     done += part;
   }
 #pragma GCC unroll 8
@@ -353,7 +353,7 @@ void bags_in_step(const BagWork& work, const Rows& rows, uint32_t begin, uint32_
   const uint32_t* offsets = work.bags.offsets;
   const uint32_t* indices = work.bags.indices;
   uint32_t from = offsets[begin];
-  const uint32_t* last = indices + offsets[end] - 1;
+  const uint32_t stop = offsets[end];
   for (uint32_t bag = begin; bag < end; bag++) {
     const uint32_t to = offsets[bag + 1], lookups = to - from;
     F32x16 sums[L::kVectors];
@@ -361,7 +361,7 @@ void bags_in_step(const BagWork& work, const Rows& rows, uint32_t begin, uint32_
     for (uint32_t v = 0; v < L::kVectors; v++) sums[v] = first_sum<L::kMax>();
     float biases = 0;
     const float* weights = L::kWeighted ? work.bags.weights + from : nullptr;
-    add_segment<L, kLines>(work, rows, indices + from, weights, lookups, 0, sums, &biases, ahead, next, last);
+    add_segment<L, kLines>(work, rows, indices + from, weights, lookups, 0, sums, &biases, ahead, next, stop - from);
     next += lookups;
     store_bag<L>(work, bag, lookups, sums, biases, plain);
     from = to;
