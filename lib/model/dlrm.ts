@@ -18,9 +18,9 @@ export interface RecommenderProgramOptions {
 }
 
 /**
- * Rows of a block: few enough for their values to stay in a second-level cache, many enough to read weights for. One
- * thread takes, in µs per row of a DLRM (26 tables x 64) with int8 / f32 layers in 64, 128, 256, 512 and 2048 rows at once:
- * 6.3 / 13.6, 5.4 / 12.1, 5.6 / 12.5, 6.5 / 13.1, 6.2 / 13.0 (Zen 4, caches of 1 MiB).
+ * Rows of a block: few enough for their values to stay in a second-level cache, many enough to read weights for. With steps
+ * of 64, 128, 256, 512 and 2048 rows and no blocks, one thread took, in µs per row of a DLRM (26 tables x 64) with int8 / f32
+ * layers: 6.3 / 13.6, 5.4 / 12.1, 5.6 / 12.5, 6.5 / 13.1, 6.2 / 13.0 (Zen 4, caches of 1 MiB).
  */
 const blockRows = 128
 
