@@ -48,7 +48,7 @@ const registry = /\bregistry\.[a-z]|\bartifactory\b|\bpypi\.org\b|\.jfrog\.|_aut
 test('no file names a path of a machine or a registry', () => {
   const planted = ['see /home/', 'x/y'].join('')
   assert.match(planted, machinePath)
-  assert.not.match(['https://example.org', '/home/x', ' and ..', '/work/y'].join(''), machinePath)
+  assert.not.match('https://example.org/+/x and ../+/y'.replaceAll('+', 'home'), machinePath)
   for (const { file } of files) {
     const text = read(file)
     const found = machinePath.exec(text)
