@@ -8,7 +8,7 @@ const heads = 32
 const kvHeads = 8
 const headDim = 128
 const prompt = 2048
-const contexts = [2048, 8192]
+const contexts = [2048, 8192, 32_768]
 const bytesPerElement = { f32: 4, f16: 2, bf16: 2, q8_0: 34 / 32, fp8: 1 + 2 / headDim }
 
 const main = async (): Promise<void> => {

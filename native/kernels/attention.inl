@@ -61,31 +61,46 @@ DROVER_INLINE void exponentiate(const AttentionScratch& s, uint32_t vector, cons
 }
 
 // The two steps for 8-bit queries: probabilities relative to the page's own peak, so that their 16-bit forms keep their
-// precision however much more likely another page is; s.factor brings them to the peak of all pages.
-DROVER_INLINE void byte_softmax(const AttentionScratch& s, uint32_t vector, uint32_t visible, float scale,
+// precision however much more likely another page is; s.factor brings them to the peak of all pages. Vectors
+// [begin, end) go step by step together, for each step of one vector waits long for the step before it.
+template <typename Visible>
+DROVER_INLINE void byte_softmax(const AttentionScratch& s, uint32_t begin, uint32_t end, Visible visible, float scale,
                                 uint32_t padded) {
-  const float before = s.peak[vector];
-  const float page_peak = scale_scores<false>(s, vector, visible, scale, nullptr);
-  const float peak = page_peak > before ? page_peak : before;
-  const float shift = peak == -__builtin_inff() ? 0.0f : peak;
-  alignas(64) float power[16] = {before - shift, page_peak - shift};
-  f_store(power, f_exp_of_negative(f_load(power)));
-  if (page_peak > before) {
-    rescale(s, vector, f_set(power[0]), padded);
-    s.peak[vector] = peak;
-  }
-  s.factor[vector] = power[1];
-  float* scores = s.scores + vector * kPagePositions;
-  const F32x16 page_shift = f_set(page_peak == -__builtin_inff() ? 0.0f : page_peak);
-  F32x16 total = f_zero();
+  constexpr uint32_t kTogether = 8;
+  for (uint32_t first = begin; first < end; first += kTogether) {
+    const uint32_t count = smaller_of(end - first, kTogether);
+    float page_peak[kTogether];
+    alignas(64) float power[2 * kTogether] = {};
+    for (uint32_t i = 0; i < count; i++) {
+      const uint32_t v = first + i;
+      const float before = s.peak[v];
+      page_peak[i] = scale_scores<false>(s, v, visible(v), scale, nullptr);
+      const float peak = page_peak[i] > before ? page_peak[i] : before;
+      const float shift = peak == -__builtin_inff() ? 0.0f : peak;
+      power[2 * i] = before - shift;
+      power[2 * i + 1] = page_peak[i] - shift;
+    }
+    f_store(power, f_exp_of_negative(f_load(power)));
+    for (uint32_t i = 0; i < count; i++) {
+      const uint32_t v = first + i;
+      if (page_peak[i] > s.peak[v]) {
+        rescale(s, v, f_set(power[2 * i]), padded);
+        s.peak[v] = page_peak[i];
+      }
+      s.factor[v] = power[2 * i + 1];
+      float* scores = s.scores + v * kPagePositions;
+      const F32x16 page_shift = f_set(page_peak[i] == -__builtin_inff() ? 0.0f : page_peak[i]);
+      F32x16 total = f_zero();
 #pragma GCC unroll 4
-  for (uint32_t i = 0; i < kPagePositions; i += 16) {
-    const F32x16 e = f_exp_of_negative(f_sub(f_load(scores + i), page_shift));
-    total = f_add(total, e);
-    f_store(scores + i, e);
+      for (uint32_t p = 0; p < kPagePositions; p += 16) {
+        const F32x16 e = f_exp_of_negative(f_sub(f_load(scores + p), page_shift));
+        total = f_add(total, e);
+        f_store(scores + p, e);
+      }
+      float* totals = s.totals + v * 16;
+      f_store(totals, f_fma(total, f_set(power[2 * i + 1]), f_load(totals)));
+    }
   }
-  float* totals = s.totals + vector * 16;
-  f_store(totals, f_fma(total, f_set(power[1]), f_load(totals)));
 }
 
 // sums of vectors [begin, end) += their probabilities times a q8_0 page of values; visible(v): positions v sees.
@@ -93,9 +108,12 @@ template <typename Visible>
 DROVER_INLINE void add_byte_values(const AttentionScratch& s, uint32_t begin, uint32_t end, const uint8_t* values,
                                    const uint16_t* scales, uint32_t used, uint32_t padded, Visible visible,
                                    int64_t ahead) {
-  for (uint32_t b = 0; b * 32 < padded; b++) {
-    uint32_t seen = visible(begin);
-    ByteWeights weights = byte_weights(scales + b * kPagePositions, seen);
+  const uint32_t blocks = (padded + 31) / 32, seen_first = visible(begin);
+  // All blocks' at once: each waits long for its largest.
+  for (uint32_t b = 0; b < blocks; b++) s.weights[b] = byte_weights(scales + b * kPagePositions, seen_first);
+  for (uint32_t b = 0; b < blocks; b++) {
+    uint32_t seen = seen_first;
+    ByteWeights& weights = s.weights[b];
     for (uint32_t v = begin; v < end; v++) {
       if (visible(v) != seen) {  // what a row does not see must not change its fractions
         seen = visible(v);
@@ -121,6 +139,17 @@ DROVER_INLINE void weigh(const AttentionScratch& s, uint32_t vectors, const uint
   for (uint32_t v = 0; v < vectors * kPagePositions; v += kPagePositions) {
     for (uint32_t i = 0; i < kPagePositions / 16; i++)
       f_store(s.weighted + v + i * 16, f_mul(f_load(s.scores + v + i * 16), scale[i]));
+  }
+}
+
+// Asks for the scales of a page that comes next; without, each of their lines would be waited for.
+template <DType kType>
+DROVER_INLINE void ask_scales(const uint8_t* block, uint32_t head_dim) {
+  const uint8_t *keys = block + kv_key_bytes(kType, head_dim),
+                *values = block + kv_value_offset(kType, head_dim) + kv_value_bytes(kType, head_dim);
+  for (uint64_t at = 0; at < kv_scale_bytes(kType, head_dim); at += kLine) {
+    __builtin_prefetch(keys + at, 0, 2);
+    __builtin_prefetch(values + at, 0, 2);
   }
 }
 
@@ -161,6 +190,7 @@ void attend(const AttentionArgs& args, uint32_t kv_head, uint32_t row_begin, uin
     const uint8_t* values = block + kv_value_offset(kType, head_dim);
     const uint16_t* key_scales = reinterpret_cast<const uint16_t*>(block + kv_key_bytes(kType, head_dim));
     const uint16_t* value_scales = reinterpret_cast<const uint16_t*>(values + kv_value_bytes(kType, head_dim));
+    if (few) ask_scales<kType>(block + ahead, head_dim);
     // Rows see more and more: those before the first that sees this page are left out.
     const auto visible = [&](uint32_t v) {
       const uint32_t seen = seen_by(row_begin + v / group);
@@ -171,7 +201,7 @@ void attend(const AttentionArgs& args, uint32_t kv_head, uint32_t row_begin, uin
         byte_scores(bytes, vectors, block, panels_used, s.scores, ahead);
         uint32_t first = 0;
         while (visible(first) == 0) first += group;
-        for (uint32_t v = first; v < vectors; v++) byte_softmax(s, v, visible(v), args.scale, padded);
+        byte_softmax(s, first, vectors, visible, args.scale, padded);
         add_byte_values(s, first, vectors, values, value_scales, used, padded, visible, ahead);
         continue;
       }
@@ -181,10 +211,10 @@ void attend(const AttentionArgs& args, uint32_t kv_head, uint32_t row_begin, uin
     if constexpr (kType == DType::q8_0) {
       widen_byte_keys(block, head_dim, panels_used, s.wide);
       attention_product<LoadF32, false>(s.q, head_dim, vectors, s.wide, stride, panels_used, head_dim, s.scores,
-                                        kPagePositions, 0, few, nullptr);
+                                        kPagePositions, 0, true, few, nullptr);
     } else {
       attention_product<Load, true>(s.q, head_dim, vectors, reinterpret_cast<const Element*>(block), stride,
-                                    panels_used, head_dim, s.scores, kPagePositions, ahead, few, s.wide);
+                                    panels_used, head_dim, s.scores, kPagePositions, ahead, args.follows, few, s.wide);
     }
     constexpr bool kScaled = kType == DType::f8_e4m3;
     for (uint32_t v = 0; v < vectors; v++) {
@@ -210,7 +240,7 @@ void attend(const AttentionArgs& args, uint32_t kv_head, uint32_t row_begin, uin
       const auto add = [&](uint32_t v, uint32_t count, uint32_t from, uint32_t to) {
         attention_product<Load, kType != DType::q8_0>(
             x + v * kPagePositions + from, kPagePositions, count, w + from * kPanel, uint64_t{kPagePositions} * kPanel,
-            panels, to - from, s.sums + v * padded + first * 16, padded, ahead, few, s.wide);
+            panels, to - from, s.sums + v * padded + first * 16, padded, ahead, args.follows, few, s.wide);
       };
       const uint32_t common = visible(0);
       if (common != 0) add(0, vectors, 0, common);

@@ -1,5 +1,7 @@
 // The products of attention over q8_0 pages. With 8-bit queries all of them are exact integers: queries (a8_32) with
 // keys, and probabilities as 16-bit fractions of the page's largest with values. Without, codes become f32.
+#include "attention_scratch.h"
+
 namespace drover {
 namespace {
 
@@ -8,7 +10,8 @@ namespace {
 template <uint32_t kR, uint32_t kV>
 DROVER_INLINE void byte_scores_tile(RowsOf8 q, uint32_t row, const uint8_t* keys, const uint16_t* scales,
                                     uint32_t first, float* scores, int64_t ahead) {
-  constexpr uint32_t kParts = kPanel / kColumns;  // vectors of a panel
+  constexpr uint32_t kParts = kPanel / kColumns,
+                     kPanels = (kV + kParts - 1) / kParts;  // vectors of a panel, and panels
   const uint32_t lines = (q.depth + 3) / 4, blocks = (q.depth + 31) / 32;
   const uint8_t* w[kV];
   const uint16_t* d[kV];
@@ -30,7 +33,7 @@ DROVER_INLINE void byte_scores_tile(RowsOf8 q, uint32_t row, const uint8_t* keys
 #pragma GCC unroll 2
       for (uint32_t v = 0; v < kV; v++) {
         codes[v] = byte_codes(b_load(w[v] + g * kLine));
-        __builtin_prefetch(w[v] + g * kLine + ahead, 0, 2);
+        if (v % kParts == 0) __builtin_prefetch(w[0] + (g * kPanels + v / kParts) * kLine + ahead, 0, 2);
       }
       for_tile<kR, kV>([&](uint32_t r, uint32_t v)
                            DROVER_LAMBDA { total[r][v] = i_dot_byte(total[r][v], codes[v], q.codes(row + r, g * 4)); });
@@ -93,11 +96,7 @@ void widen_byte_values(const int8_t* values, uint32_t panels, uint32_t positions
   }
 }
 
-// Scales [64] of a block of values, the first `visible` of them, as parts of the largest times 32,767.
-struct ByteWeights {
-  alignas(64) float ratio[kPagePositions];
-  float largest;  // by 32,767; NaN where a scale is not finite
-};
+// Scales [64] of a block of values, of which the first `visible` are seen.
 DROVER_INLINE ByteWeights byte_weights(const uint16_t* scales, uint32_t visible) {
   ByteWeights out;
   F32x16 scale[kPagePositions / 16], largest = f_zero(), poison = f_zero();
@@ -121,7 +120,7 @@ DROVER_INLINE ByteWeights byte_weights(const uint16_t* scales, uint32_t visible)
 template <uint32_t kR, uint32_t kV>
 DROVER_INLINE void byte_values_tile(const int16_t* words, const float* factor, const int8_t* values, uint32_t first,
                                     uint32_t pairs, float* sums, uint64_t sums_stride, int64_t ahead) {
-  constexpr uint32_t kParts = kPanel / kColumns;
+  constexpr uint32_t kParts = kPanel / kColumns, kPanels = (kV + kParts - 1) / kParts;
   const int8_t* w[kV];
   for (uint32_t v = 0; v < kV; v++) {
     w[v] = values + (first + v) / kParts * kPagePositions * kPanel + (first + v) % kParts * kColumns * 2;
@@ -133,7 +132,8 @@ DROVER_INLINE void byte_values_tile(const int16_t* words, const float* factor, c
 #pragma GCC unroll 2
     for (uint32_t v = 0; v < kV; v++) {
       codes[v] = pair_load(w[v] + i * 2 * kPanel);
-      __builtin_prefetch(w[v] + i * 2 * kPanel + ahead, 0, 2);
+      if (v % kParts == 0 && i % 2 == 0)
+        __builtin_prefetch(w[0] + (i / 2 * kPanels + v / kParts) * kLine + ahead, 0, 2);
     }
     for_tile<kR, kV>([&](uint32_t r, uint32_t v) DROVER_LAMBDA {
       total[r][v] = i_dot_pair(total[r][v], codes[v], words + r * kPagePositions + i * 2);

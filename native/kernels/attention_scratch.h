@@ -8,6 +8,12 @@
 namespace drover {
 namespace {
 
+// Scales [64] of a block of values, those that are seen, as parts of the largest times 32,767.
+struct ByteWeights {
+  alignas(64) float ratio[kPagePositions];
+  float largest;  // by 32,767; NaN where a scale is not finite
+};
+
 struct AttentionScratch {
   float* q;         // [vectors][head_dim]: the group's query vectors, row by row
   uint8_t* bytes;   // [vectors] a8_32 rows of them
@@ -19,7 +25,8 @@ struct AttentionScratch {
   int16_t* words;   // [vectors][64]: probabilities times the scales of q8_0 values, as fractions of the page's largest
   float* factor;    // [vectors]: the page's largest probability
   float* weight;    // [vectors]: what multiplies the sums of words
-  float* wide;      // a page of keys, or two panels of values, as f32
+  ByteWeights* weights;  // by block of 32 elements
+  float* wide;           // a page of keys, or two panels of values, as f32
 
   // Lays them out for kAttentionRows rows from `base` on (null: only to learn the size); returns the bytes.
   [[maybe_unused]] uint64_t place(void* base, uint32_t group, uint32_t head_dim) {
@@ -40,6 +47,7 @@ struct AttentionScratch {
     words = reinterpret_cast<int16_t*>(floats(vectors * kPagePositions / 2));
     factor = floats(vectors);
     weight = floats(vectors);
+    weights = reinterpret_cast<ByteWeights*>(floats((uint64_t{head_dim} + 31) / 32 * sizeof(ByteWeights) / 4));
     wide = floats(uint64_t{kPagePositions} * (head_dim > 64 ? head_dim : 64));
     return end;
   }

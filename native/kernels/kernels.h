@@ -95,6 +95,7 @@ struct AttentionArgs {
   uint32_t cache_end;    // positions in the cache after this step (non-causal rows see all of them)
   bool causal;
   bool byte_queries;  // q8_0 keys multiply queries of 8 bits, q8_0 values probabilities of 16
+  bool follows;       // as in GemmArgs
   float scale;
 };
 

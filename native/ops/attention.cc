@@ -1,4 +1,5 @@
 // The KV cache's writer and its reader.
+#include "core/tuning.h"
 #include "kernels/attention_scratch.h"
 #include "kernels/kv.h"
 #include "op.h"
@@ -74,6 +75,7 @@ const OpImplementation op_attention = {
       args.head_dim = p.kv_head_dim;
       args.causal = op.argument[5] == 1;
       args.byte_queries = op.argument[6] == 1;
+      args.follows = tuning().requests == 1;
       args.scale = __builtin_bit_cast(float, op.argument[4]);
       // Tasks over all sequences: (sequence, rows, kv head); heads of the same rows follow each other.
       uint32_t tasks = 0;

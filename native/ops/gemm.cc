@@ -1,4 +1,5 @@
 // Matrix product with its epilogue: chooses the kernel for the weight and cuts the work into tasks.
+#include "core/cpu.h"
 #include "core/tuning.h"
 #include "kernels/prepare.h"
 #include "kernels/quantize.h"
@@ -15,11 +16,13 @@ bool bf16_rows(const Weight& w, const Tensor& x, bool prepared) {
   return prepared && w.dtype == DType::bf16 && x.dtype == DType::bf16;
 }
 
+constexpr uint32_t kFewRows = 16;
+
 // Rows and panels per task: what was found best for this machine's caches, unless that makes too few tasks.
 struct Tiles {
   uint32_t rows, panels;
 };
-Tiles tiles_of(uint32_t rows, uint32_t panels, uint32_t depth, uint32_t threads, bool floats) {
+Tiles tiles_of(uint32_t rows, uint32_t panels, uint32_t depth, uint32_t threads, bool floats, uint64_t bytes) {
   const drover_tuning tuned = tuning();
   Tiles tile{kGemmIntRows, kGemmIntPanels};
   if (floats) {
@@ -29,6 +32,11 @@ Tiles tiles_of(uint32_t rows, uint32_t panels, uint32_t depth, uint32_t threads,
     while (uint64_t{tile.rows} * depth > tuned.byte_rows && tile.rows > 24) tile.rows -= 12;
   }
   tile.rows = smaller_of(rows, tile.rows);
+  // One tile has all rows, and each thread room for all weights beside them: a share of the rows each, which nobody
+  // else reads and packs.
+  const uint32_t share = (rows + threads - 1) / threads;
+  if (threads > 1 && tile.rows == rows && share >= kFewRows && bytes <= machine().info.l2_bytes / 2)
+    return {share, panels};
   const auto tasks = [&] { return ((rows + tile.rows - 1) / tile.rows) * ((panels + tile.panels - 1) / tile.panels); };
   while (threads > 1 && tasks() < threads * 4 && tile.panels > 4) tile.panels /= 2;
   return tile;
@@ -55,8 +63,6 @@ class Portions {
   uint32_t begin_[kMost + 1] = {0};
   uint32_t count_ = 0;
 };
-constexpr uint32_t kFewRows = 16;
-
 struct Call {
   GemmArgs args;
   GemmFunction kernel;
@@ -161,7 +167,9 @@ const OpImplementation op_gemm = {
       if (args.rows <= kFewRows) return run_few(run, &call, 1);
       const DType type = run.tensors[op.argument[1]].dtype;
       const bool floats = type == DType::f32 || type == DType::f8_row || type == DType::bf16;
-      const Tiles tile = tiles_of(args.rows, call.panels, args.depth, run.team.threads(), floats);
+      const Weight& w = run.program.weights[op.argument[2]];
+      const uint64_t bytes = w.prepared != nullptr ? prepared_bytes(w.dtype, w.rows, w.cols) : UINT64_MAX;
+      const Tiles tile = tiles_of(args.rows, call.panels, args.depth, run.team.threads(), floats, bytes);
       const uint32_t row_tiles = (args.rows + tile.rows - 1) / tile.rows;
       const uint32_t panel_tiles = (call.panels + tile.panels - 1) / tile.panels;
       // Row tiles of one panel tile follow each other: its weights are read from memory once.
