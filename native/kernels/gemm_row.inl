@@ -26,8 +26,9 @@ inline constexpr uint32_t kBytePanels = kByteVectors * kColumns / kPanel;
 inline constexpr uint32_t kByteRowTile = 96;  // rows that share a chunk
 #if defined(DROVER_WORDS) || defined(DROVER_MATRIX)
 inline constexpr uint32_t kByteGroupPanels = 16, kByteChunk = 256;  // panels that share the rows' words or pairs
+inline constexpr uint32_t kByteStep = 64;                           // k that are multiplied together
 #else
-inline constexpr uint32_t kByteGroupPanels = kBytePanels, kByteChunk = 512;
+inline constexpr uint32_t kByteGroupPanels = kBytePanels, kByteChunk = 512, kByteStep = 4;
 #endif
 
 struct ByteScratch {
@@ -176,7 +177,7 @@ void byte_group(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t pane
     for (uint32_t s = 0; s < sets; s++)
       for (uint32_t v = 0; v < kV; v++) i_columns_store(scratch.sums[s][r] + v * kColumns, i_columns(start));
   }
-  const uint32_t depth = static_cast<uint32_t>(round_up(args.depth, 64));
+  const uint32_t depth = static_cast<uint32_t>(round_up(args.depth, kByteStep));
   const bool few = rows <= kByteRows;  // these read each panel to its end
   const uint32_t chunk = few ? depth : kByteChunk;
   for (uint32_t k = 0; k < depth; k += chunk) {
@@ -221,13 +222,22 @@ void byte_group(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t pane
       }
     }
   }
-  for (uint32_t p = 0; p < sets * kPanels; p++) {
-    const F32x16 scales = f_load(reinterpret_cast<const float*>(panels + p * panel_stride));
+  for (uint32_t set = 0; set < sets; set++) {
+    const uint32_t first = panel + set * kPanels;
+    F32x16 scales[kPanels];
+#pragma GCC unroll 4
+    for (uint32_t p = 0; p < kPanels; p++) {
+      scales[p] = f_load(reinterpret_cast<const float*>(panels + (set * kPanels + p) * panel_stride));
+    }
+    const int32_t* sums = scratch.sums[set][0];
     for (uint32_t r = 0; r < rows; r++) {
-      const int32_t* sums = scratch.sums[p / kPanels][0];
-      const uint32_t column = p % kPanels * kPanel;
-      const I32x16 sum = few ? OneRow::row(sums, kStride, r, column) : WideVectors::row(sums, kStride, r, column);
-      finish(args, row + r, panel + p, f_mul(f_mul(f_from_i(sum), f_set(real(r))), scales));
+      const F32x16 scale = f_set(real(r));
+#pragma GCC unroll 4
+      for (uint32_t p = 0; p < kPanels; p++) {
+        const uint32_t column = p * kPanel;
+        const I32x16 sum = few ? OneRow::row(sums, kStride, r, column) : WideVectors::row(sums, kStride, r, column);
+        finish(args, row + r, first + p, f_mul(f_mul(f_from_i(sum), scale), scales[p]));
+      }
     }
   }
 }
