@@ -403,6 +403,10 @@ export const referenceOps: Readonly<Record<string, Op>> = {
   cross: mapRows((x0, row, { tensors }, [, , y, x]) =>
     x0.map((value, i) => value * rowOf(tensors[y!]!, row)[i]! + rowOf(tensors[x!]!, row)[i]!),
   ),
+  factorization: mapRows((x) => {
+    const sum = x.reduce((total, value) => total + value, 0)
+    return [(sum * sum - x.reduce((total, value) => total + value * value, 0)) / 2]
+  }),
   sigmoid: mapRows((x) => x.map((value) => 1 / (1 + Math.exp(-value)))),
   dequantize: (machine, [outIndex, weightIndex]) => {
     const out = machine.tensors[outIndex!]!

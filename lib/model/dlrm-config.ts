@@ -1,7 +1,7 @@
 /**
  * config.json of recommenders: the flags of facebookresearch/dlrm (architecture "dlrm") and of TorchRec's DLRMs
- * (architecture "dlrm_dcn", also with interaction_type "original"), lists as JSON or as the flags write them. What a flag asks for that would be computed otherwise
- * is refused.
+ * (architecture "dlrm_dcn", also with interaction_type "original"), lists as JSON or as the flags write them; the arguments
+ * of TorchRec's SimpleDeepFMNN (architecture "deepfm"). What a flag asks for that would be computed otherwise is refused.
  */
 import { DroverError } from '../errors.js'
 import type { ConfigRecord } from '../format/config.js'
@@ -41,9 +41,16 @@ export interface CrossConfig extends CommonConfig {
   readonly crossRank: number
 }
 
-export type RecommenderConfig = DotConfig | CrossConfig
+/** DeepFM (arXiv 1703.04247): a factorization machine beside a layer over all embeddings. */
+export interface FactorConfig extends CommonConfig {
+  readonly architecture: 'deepfm'
+  /** Outputs of the layer over all embeddings. */
+  readonly deepWidth: number
+}
 
-export const recommenderArchitectures = ['dlrm', 'dlrm_dcn'] as const
+export type RecommenderConfig = DotConfig | CrossConfig | FactorConfig
+
+export const recommenderArchitectures = ['dlrm', 'dlrm_dcn', 'deepfm'] as const
 
 const mostTables = 4096
 const mostLayers = 64
@@ -178,11 +185,30 @@ const dotConfig = (config: ConfigRecord, has: (tensor: string) => boolean): DotC
   }
 }
 
-const torchrecConfig = (config: ConfigRecord): RecommenderConfig => {
-  expectAll(config, { interaction_type: ['dcn', 'original'] })
-  const isCross = config.get('interaction_type') !== 'original'
+/** A width of the network. */
+const width = (config: ConfigRecord, key: string, fallback?: number): number =>
+  config.integer(key, { minimum: 1, maximum: mostWidth, ...(fallback === undefined ? {} : { fallback }) })
+
+/** The tables of an EmbeddingBagCollection: called t_cat_<i>, or as `tables` of the config names them. */
+const torchrecTables = (
+  config: ConfigRecord,
+  has: (tensor: string) => boolean,
+): { dim: number; tables: TableShape[] } => {
   const dim = config.integer('embedding_dim', { minimum: 1, maximum: mostDim })
   const rows = sizes(config, 'num_embeddings_per_feature', { entries: mostTables, maximum: mostRows })
+  const names = config.strings('tables')
+  const tensorOf = (name: string): string => `sparse_arch.embedding_bag_collection.embedding_bags.${name}.weight`
+  const tensor = (i: number): string => {
+    const own = tensorOf(names[i] ?? `t_cat_${i}`)
+    return has(own) ? own : tensorOf(`t_cat_${i}`)
+  }
+  return { dim, tables: tableShapes(config, rows, dim, tensor, (i) => `t_cat_${i}`) }
+}
+
+const torchrecConfig = (config: ConfigRecord, has: (tensor: string) => boolean): DotConfig | CrossConfig => {
+  expectAll(config, { interaction_type: ['dcn', 'original'] })
+  const isCross = config.get('interaction_type') !== 'original'
+  const { dim, tables } = torchrecTables(config, has)
   const bottom = layerSizes(config, 'dense_arch_layer_sizes')
   const top = layerSizes(config, 'over_arch_layer_sizes')
   if (top.length < 2 || top.at(-1) !== 1) {
@@ -193,22 +219,15 @@ const torchrecConfig = (config: ConfigRecord): RecommenderConfig => {
   }
   // TorchRec takes the upper triangle.
   const pairs = 'upper'
-  const topInputs = isCross ? dim * (rows.length + 1) : interactionWidth(dim, rows.length, dim, 'dot', pairs)
+  const topInputs = isCross ? dim * (tables.length + 1) : interactionWidth(dim, tables.length, dim, 'dot', pairs)
   if (topInputs > mostWidth) {
     throw config.refuse('num_embeddings_per_feature', `an interaction of at most ${mostWidth} numbers`, topInputs)
   }
-  const prefix = 'sparse_arch.embedding_bag_collection.embedding_bags.'
   const common: CommonConfig = {
     names: 'torchrec',
     file: config.file,
-    denseFeatures: config.integer('in_features', { minimum: 1, maximum: mostWidth, fallback: 13 }),
-    tables: tableShapes(
-      config,
-      rows,
-      dim,
-      (i) => `${prefix}t_cat_${i}.weight`,
-      (i) => `t_cat_${i}`,
-    ),
+    denseFeatures: width(config, 'in_features', 13),
+    tables,
     pooling: choice(config, 'pooling', poolings, 'sum'),
     bottom,
     top,
@@ -220,7 +239,29 @@ const torchrecConfig = (config: ConfigRecord): RecommenderConfig => {
     ...common,
     architecture: 'dlrm_dcn',
     crossLayers: config.integer('dcn_num_layers', { minimum: 1, maximum: mostLayers }),
-    crossRank: config.integer('dcn_low_rank_dim', { minimum: 1, maximum: mostWidth }),
+    crossRank: width(config, 'dcn_low_rank_dim'),
+  }
+}
+
+const deepfmConfig = (config: ConfigRecord, has: (tensor: string) => boolean): FactorConfig => {
+  const { dim, tables } = torchrecTables(config, has)
+  const deepWidth = width(config, 'deep_fm_dimension')
+  const inputs = dim * (tables.length + 1)
+  if (inputs > mostWidth) {
+    throw config.refuse('num_embeddings_per_feature', `embeddings of at most ${mostWidth} numbers together`, inputs)
+  }
+  return {
+    architecture: 'deepfm',
+    names: 'torchrec',
+    file: config.file,
+    denseFeatures: width(config, 'num_dense_features'),
+    tables,
+    pooling: choice(config, 'pooling', poolings, 'sum'),
+    bottom: [width(config, 'hidden_layer_size'), dim],
+    deepWidth,
+    top: [1],
+    topInputs: dim + deepWidth + 1,
+    lossThreshold: lossThreshold(config),
   }
 }
 
@@ -235,7 +276,8 @@ export const isRecommender = (config: ConfigRecord): boolean =>
 export const recommenderConfig = (config: ConfigRecord, has: (tensor: string) => boolean): RecommenderConfig => {
   const architecture = config.get('architecture')
   if (architecture === 'dlrm') return dotConfig(config, has)
-  if (architecture === 'dlrm_dcn') return torchrecConfig(config)
+  if (architecture === 'dlrm_dcn') return torchrecConfig(config, has)
+  if (architecture === 'deepfm') return deepfmConfig(config, has)
   throw new DroverError('E_UNSUPPORTED', 'this is no recommender', {
     file: config.file,
     field: 'architecture',

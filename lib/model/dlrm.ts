@@ -1,6 +1,6 @@
 /**
- * DLRM and DLRM-DCNv2: an MLP over dense features, embedding bags, an interaction of both, and an MLP that gives the logit
- * of a click. Weights have the state-dict names of facebookresearch/dlrm and of TorchRec.
+ * DLRM, DLRM-DCNv2 and DeepFM: an MLP over dense features, embedding bags, an interaction of both, and an MLP that gives the
+ * logit of a click. Weights have the state-dict names of facebookresearch/dlrm and of TorchRec.
  */
 import { ProgramBuilder, type Value, type WeightSource } from '../program/builder.js'
 import type { ActivationMode, DeviceLayout, Program } from '../program/program.js'
@@ -35,29 +35,41 @@ const torchrecLayers = (layers: number): typeof dlrmLayers => ({
   top: (i) => (i === layers - 1 ? 'over_arch.model.1' : `over_arch.model.0._mlp.${i}._linear`),
 })
 
+const deepfmLayers: typeof dlrmLayers = {
+  bottom: (i) => `dense_arch.model.${2 * i}`,
+  top: () => 'over_arch.model.0',
+}
+const deepName = 'inter_arch.deep_fm.dense_module.0'
+
 const crossNames = (layer: number) => ({
   v: `inter_arch.crossnet.V_kernels.${layer}`,
   w: `inter_arch.crossnet.W_kernels.${layer}`,
   bias: `inter_arch.crossnet.bias.${layer}`,
 })
 
-const layersOf = (config: RecommenderConfig) =>
-  config.names === 'dlrm' ? dlrmLayers : torchrecLayers(config.top.length)
+const layersOf = (config: RecommenderConfig) => {
+  if (config.architecture === 'deepfm') return deepfmLayers
+  return config.names === 'dlrm' ? dlrmLayers : torchrecLayers(config.top.length)
+}
+
+/** Modules of the interaction that multiply. */
+const interactionNames = (config: RecommenderConfig): string[] => {
+  if (config.architecture === 'dlrm') return []
+  if (config.architecture === 'deepfm') return [deepName]
+  return Array.from({ length: config.crossLayers }, (_, i) => crossNames(i)).flatMap(({ v, w }) => [v, w])
+}
 
 /** Names of the modules that multiply, without `.weight`: what `quantization.layers` may name. */
 export const layerNames = (config: RecommenderConfig): string[] => {
   const layers = layersOf(config)
-  const crosses =
-    config.architecture === 'dlrm'
-      ? []
-      : Array.from({ length: config.crossLayers }, (_, i) => crossNames(i)).flatMap(({ v, w }) => [v, w])
-  return [...config.bottom.map((_, i) => layers.bottom(i)), ...crosses, ...config.top.map((_, i) => layers.top(i))]
+  const bottom = config.bottom.map((_, i) => layers.bottom(i))
+  return [...bottom, ...interactionNames(config), ...config.top.map((_, i) => layers.top(i))]
 }
 
 /**
  * The forward pass. Input: `dense` [rows, features]; the step brings the bags. Roles of outputs: `prob` [rows, 1], and where
- * layers are kept `bottom`, `pooled` [rows, tables x dim], `interaction` and `logit` [rows, 1]. Ops are named `bottom.<i>`, `pooled`, `interaction` (DCNv2:
- * `x0` and `cross.<i>`), `top.<i>`, `prob`.
+ * layers are kept `bottom`, `pooled` [rows, tables x dim], `interaction` and `logit` [rows, 1]. Ops are named `bottom.<i>`,
+ * `pooled`, `interaction` (DCNv2: `x0` and `cross.<i>`; DeepFM: `x0`, `deep` and `factors` before it), `top.<i>`, `prob`.
  */
 export const buildRecommender = (
   layout: DeviceLayout,
@@ -99,7 +111,14 @@ export const buildRecommender = (
   } else {
     const x0 = b.concat('x0', [x, pooled])
     layer('x0', x0)
-    x = cross(b, config, x0, weights, required)
+    x =
+      config.architecture === 'deepfm'
+        ? b.concat('interaction', [
+            x,
+            linear('deep', x0, deepName, config.deepWidth, 'relu'),
+            b.factorization('factors', x0),
+          ])
+        : cross(b, config, x0, weights, required)
   }
   layer('interaction', x)
   const last = config.top.length - 1

@@ -303,6 +303,13 @@ export class ProgramBuilder {
     return out
   }
 
+  /** A factorization machine's [rows, 1]: ((sum of x)² - sum of x²) / 2. */
+  factorization(name: string, x: Value): Value {
+    const out = this.#like(name, x, 1)
+    this.#op(name, 'factorization', [out.index, x.index])
+    return out
+  }
+
   /** 1 / (1 + e^-x). */
   sigmoid(name: string, x: Value): Value {
     const out = this.#like(name, x)

@@ -54,6 +54,7 @@ const perElement: Record<string, { tensor: number; flops: number }> = {
   sample_probabilities: { tensor: 1, flops: 2 },
   dequantize: { tensor: 0, flops: 1 },
   cross: { tensor: 0, flops: 2 },
+  factorization: { tensor: 1, flops: 3 },
   sigmoid: { tensor: 0, flops: 4 },
 }
 

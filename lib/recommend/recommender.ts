@@ -15,7 +15,7 @@ import { checkRequest, type ScoreRequest } from './request.js'
 import { type RecommenderStats, Stats } from './stats.js'
 import { loadVersion, type RecommenderInfo, type Version } from './version.js'
 
-/** Loads a folder with config.json (architecture "dlrm" or "dlrm_dcn") and safetensors. */
+/** Loads a folder with config.json (architecture "dlrm", "dlrm_dcn" or "deepfm") and safetensors. */
 export const loadRecommender = async (path: string, input?: RecommenderOptions): Promise<Recommender> => {
   checkString('path', path)
   const options = checkedOptions(input)

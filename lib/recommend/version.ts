@@ -20,7 +20,7 @@ import { defaults, type RecommenderOptions } from './options.js'
 export interface RecommenderInfo {
   /** Folder that it was loaded from. */
   readonly path: string
-  readonly architecture: 'dlrm' | 'dlrm_dcn'
+  readonly architecture: 'dlrm' | 'dlrm_dcn' | 'deepfm'
   readonly parameters: number
   /** Number formats of tables and weights, by size. */
   readonly weightTypes: readonly string[]

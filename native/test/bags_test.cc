@@ -341,6 +341,13 @@ void check_features(Random& random) {
       }
     }
     const Buffer<float> x0 = normals(dim, random), y = normals(dim, random), x = normals(dim, random, 20);
+    double sum = 0, squares = 0;
+    for (uint32_t i = 0; i < dim; i++) {
+      sum += x[i];
+      squares += double{x[i]} * x[i];
+    }
+    const float machine = recommend_scalar()->factorization(x.data(), dim);
+    CHECK(std::fabs(machine - (sum * sum - squares) / 2) <= 1e-6 * (sum * sum + squares), "factorization of %u", dim);
     Buffer<float> first(dim);
     recommend_scalar()->sigmoid(x.data(), dim, first.data());
     for (const Set& set : runnable_sets()) {
@@ -352,6 +359,7 @@ void check_features(Random& random) {
         CHECK(std::fabs(scores[i] - 1 / (1 + std::exp(-double{x[i]}))) < 3e-7, "%s: sigmoid of %g", set.isa, x[i]);
       }
       CHECK(std::memcmp(scores.data(), first.data(), first.bytes()) == 0, "%s: sigmoid against scalar", set.isa);
+      CHECK(set.kernels->factorization(x.data(), dim) == machine, "%s: factorization of %u", set.isa, dim);
     }
   }
 }

@@ -10,11 +10,11 @@
 namespace {
 
 constexpr uint32_t kTable = 4, kCopy = 8, kFirst = 16;
-constexpr uint32_t kMostRows = 24, kDim = 8, kInputs = 5, kAll = kDim + 6 + 38;
+constexpr uint32_t kMostRows = 24, kDim = 8, kInputs = 5, kAll = kDim + 6 + 38 + 1;
 constexpr uint32_t kWideIndices = 1, kWideOffsets = 2, kWeights = 4;
 
 // Three tables of one width that an interaction reads, one of them pooled to its maximum, too; two of other widths with
-// bags of their own; a cross layer and a score.
+// bags of their own; a factorization machine, a cross layer and a score.
 struct Ranker {
   ProgramWords program;
   WeightBytes weights;
@@ -44,14 +44,16 @@ struct Ranker {
     largest = p.tensor("f32", kDim, kRows);
     wide = p.tensor("f32", 38, kRows);
     const uint32_t halves = p.tensor("u32", 19, kRows), pairs = p.tensor("f32", kDim + 6, kRows);
-    const uint32_t all = p.tensor("f32", kAll, kRows), crossed = p.tensor("f32", kAll, kRows);
+    const uint32_t machine = p.tensor("f32", 1, kRows), all = p.tensor("f32", kAll, kRows),
+                   crossed = p.tensor("f32", kAll, kRows);
     score = p.tensor("f32", 1, kRows);
     p.op("embedding_bag", {pooled, first, 3, 0, 0, 0});
     p.op("embedding_bag", {largest, first, 1, 0, 2, 0});
     p.op("embedding_bag", {wide, others, 2, 3, 1, 0});
     p.op("embedding_bag", {halves, others, 2, 3, 0, 2});
     p.op("interaction", {pairs, dense, pooled, 0});
-    p.op("concat", {all, pairs, wide, kAbsent, kAbsent, kAbsent, kAbsent, kAbsent});
+    p.op("factorization", {machine, pooled});
+    p.op("concat", {all, pairs, wide, machine, kAbsent, kAbsent, kAbsent, kAbsent});
     p.op("cross", {crossed, all, all, all});
     p.op("gemm", {score, crossed, product, kAbsent, kAbsent, 0});
     p.op("sigmoid", {score, score});

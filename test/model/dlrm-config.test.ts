@@ -9,7 +9,7 @@ import { ConfigRecord } from '../../lib/format/config.js'
 import { Pace } from '../../lib/format/file.js'
 import { parseJson } from '../../lib/format/json.js'
 import { layerNames } from '../../lib/model/dlrm.js'
-import { type CrossConfig, type DotConfig, recommenderConfig } from '../../lib/model/dlrm-config.js'
+import { type CrossConfig, type DotConfig, type FactorConfig, recommenderConfig } from '../../lib/model/dlrm-config.js'
 import { openRecommender } from '../../lib/model/open-recommender.js'
 import { loadRecommender } from '../../lib/recommend/recommender.js'
 import { caseRandom, mutateBytes, mutateJson } from '../format/mutate.js'
@@ -114,6 +114,39 @@ test('DLRM-DCNv2', async () => {
   assert.is(layerNames(config).at(-1), 'over_arch.model.1')
 })
 
+const fm: Config = {
+  architecture: 'deepfm',
+  num_dense_features: 5,
+  embedding_dim: 4,
+  num_embeddings_per_feature: [10, 20],
+  hidden_layer_size: 8,
+  deep_fm_dimension: 6,
+}
+
+test("TorchRec's DeepFM, tables under the names that they have", async () => {
+  const config = (await read(fm)) as FactorConfig
+  assert.equal([config.denseFeatures, config.bottom, config.deepWidth, config.top], [5, [8, 4], 6, [1]])
+  assert.is(config.topInputs, 4 + 6 + 1)
+  assert.equal(layerNames(config), [
+    'dense_arch.model.0',
+    'dense_arch.model.2',
+    'inter_arch.deep_fm.dense_module.0',
+    'over_arch.model.0',
+  ])
+  const bags = 'sparse_arch.embedding_bag_collection.embedding_bags'
+  const named = { ...fm, tables: ['user', 'item'] }
+  const tensorsOf = async (file: readonly string[]) =>
+    (await read(named, (name) => file.includes(name))).tables.map(({ name, tensor }) => [name, tensor])
+  assert.equal(await tensorsOf([`${bags}.user.weight`, `${bags}.item.weight`]), [
+    ['user', `${bags}.user.weight`],
+    ['item', `${bags}.item.weight`],
+  ])
+  assert.equal(await tensorsOf([]), [
+    ['user', `${bags}.t_cat_0.weight`],
+    ['item', `${bags}.t_cat_1.weight`],
+  ])
+})
+
 const refused: readonly [ErrorCode, string, Config][] = [
   ['E_UNSUPPORTED', 'architecture', { model_type: 'llama' }],
   ['E_UNSUPPORTED', 'architecture', { ...dot, architecture: 'dlrm_v3' }],
@@ -149,6 +182,14 @@ const refused: readonly [ErrorCode, string, Config][] = [
   ['E_FORMAT', 'dcn_num_layers', { ...dcn, dcn_num_layers: 0 }],
   ['E_FORMAT', 'dcn_low_rank_dim', { ...dcn, dcn_low_rank_dim: null }],
   ['E_FORMAT', 'num_embeddings_per_feature', { ...dcn, num_embeddings_per_feature: { 0: 1 } }],
+  ['E_FORMAT', 'num_dense_features', { ...fm, num_dense_features: undefined }],
+  ['E_FORMAT', 'hidden_layer_size', { ...fm, hidden_layer_size: 0 }],
+  ['E_FORMAT', 'deep_fm_dimension', { ...fm, deep_fm_dimension: 2 ** 20 + 1 }],
+  [
+    'E_FORMAT',
+    'num_embeddings_per_feature',
+    { ...fm, embedding_dim: 1024, num_embeddings_per_feature: Array(1024).fill(1) },
+  ],
 ]
 
 test('impossible configs are refused by file and field', async () => {

@@ -1,4 +1,5 @@
-/** DLRM and DLRM-DCNv2 give what PyTorch, FBGEMM and TorchRec give, layer by layer, on both devices, from every form of tables. */
+/** DLRM, DLRM-DCNv2 and DeepFM give what PyTorch, FBGEMM and TorchRec give, layer by layer, on both devices, from every form of tables. */
+import { basename } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { cpuDevice } from '../../lib/device/cpu.js'
@@ -13,6 +14,7 @@ import { requestOf, runRecommender } from './recommender.js'
 const dot = fixture('dlrm-dot')
 const dcn = fixture('dlrm-dcnv2')
 const torchrec = fixture('dlrm-torchrec')
+const deepfm = fixture('deepfm-torchrec')
 const devices: readonly Device[] = [cpuDevice, referenceDevice]
 
 const toTensor = ({ info, bytes }: Stored): Tensor => ({ dtype: info.dtype, shape: info.shape, bytes })
@@ -89,20 +91,25 @@ for (const device of devices) {
     }
   })
 
-  test(`dlrm-torchrec (${device.name})`, async () => {
-    const expected = await readStored(`${torchrec}/expected.safetensors`)
-    const run = await runRecommender(torchrec, requestOf(expected, 5), { device })
-    for (const [role, name, absolute] of [
-      ['pooled', 'pooled', 1e-5],
-      ['bottom', 'dense_out', 1e-5],
-      ['interaction', 'interaction', 1e-5],
-      ['logit', 'logit', 5e-5],
-      ['prob', 'prob', 1e-5],
-    ] as const) {
-      assertClose(run.role(role), asFloats(storedTensor(expected, name)), absolute, `${device.name} ${role}`, 1e-5)
-    }
-    await run.close()
-  })
+  for (const [folder, tables] of [
+    [torchrec, 5],
+    [deepfm, 4],
+  ] as const) {
+    test(`${basename(folder)} (${device.name})`, async () => {
+      const expected = await readStored(`${folder}/expected.safetensors`)
+      const run = await runRecommender(folder, requestOf(expected, tables), { device })
+      for (const [role, name, absolute] of [
+        ['pooled', 'pooled', 1e-5],
+        ['bottom', 'dense_out', 1e-5],
+        ['interaction', 'interaction', 1e-5],
+        ['logit', 'logit', 5e-5],
+        ['prob', 'prob', 1e-5],
+      ] as const) {
+        assertClose(run.role(role), asFloats(storedTensor(expected, name)), absolute, `${device.name} ${role}`, 1e-5)
+      }
+      await run.close()
+    })
+  }
 
   test(`dlrm-dcnv2 (${device.name})`, async () => {
     const expected = await readStored(`${dcn}/expected.safetensors`)

@@ -46,7 +46,7 @@ const randomBags = (random: Random, rows: number, table: TableSource, weighted: 
   return { indices: numbers(indices), offsets: numbers(offsets), ...weights }
 }
 
-/** Tables of one width that an interaction reads, others with bags of their own, a cross layer and a score. */
+/** Tables of one width that an interaction reads, others with bags of their own, a factorization machine, a cross layer and a score. */
 export const randomRanker = (random: Random, mostRows = 30): RandomProgram => {
   const maxRows = between(random, 1, mostRows)
   const regions: { data: Uint8Array }[] = []
@@ -69,7 +69,14 @@ export const randomRanker = (random: Random, mostRows = 30): RandomProgram => {
   const largest = b.embeddingBag('largest', tables.slice(0, 1), { pooling: 'max', placement: placement(), firstBag: 0 })
   const wide = b.embeddingBag('wide', others, { pooling: 'mean', placement: placement() })
   const pairs = b.interaction('pairs', dense, pooled, pick(random, pairKinds))
-  const all = b.concat('all', [pairs, largest, wide, ...Array.from({ length: between(random, 0, 9) }, () => dense)])
+  const machine = b.factorization('machine', pooled)
+  const all = b.concat('all', [
+    pairs,
+    largest,
+    wide,
+    machine,
+    ...Array.from({ length: between(random, 0, 9) }, () => dense),
+  ])
   const crossed = b.cross('crossed', all, b.sigmoid('gates', all), all)
   const values = normal(random, all.cols)
   const head: WeightSource = { name: 'head', dtype: 'f32', rows: 1, cols: all.cols, region: regions.length, offset: 0 }

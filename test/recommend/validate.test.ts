@@ -303,6 +303,20 @@ test('DCNv2: cross layers by name', () =>
     assert.is(choice?.parts.length, rows.length + 2 + 6 + 3)
   }))
 
+test('DeepFM: its layers and its factorization machine by name', () =>
+  withFolder(async (folder) => {
+    const model = fixture('deepfm-torchrec')
+    const { num_embeddings_per_feature: rows } = readConfig(model) as { num_embeddings_per_feature: number[] }
+    const file = join(folder, 'requests.jsonl')
+    writeFileSync(file, requestLines(randomSource(4), { dense: 7, rows }, 40, 7))
+    const { layers, choice } = await validateRecommender(model, { data: file, choose: true })
+    const named = new Map(layers.map(({ name, module, sqnr }) => [name, { module, sqnr }]))
+    assert.is(named.get('deep')?.module, 'inter_arch.deep_fm.dense_module.0')
+    for (const name of ['x0', 'deep', 'factors', 'interaction', 'top.0', 'prob'])
+      assert.ok((named.get(name)?.sqnr ?? 0) > 15, name)
+    assert.is(choice?.parts.length, rows.length + 2 + 1 + 1)
+  }))
+
 /** Labelled lines of random requests. */
 const requestLines = (
   random: () => number,

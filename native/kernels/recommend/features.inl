@@ -106,6 +106,17 @@ void cross(const float* x0, const float* y, const float* x, uint32_t cols, float
   });
 }
 
+float factorization(const float* x, uint32_t cols) {
+  F32x16 sums = f_zero(), squares = f_zero();
+  for_vectors(cols, [&](uint32_t at, uint32_t count) {
+    const F32x16 v = load_vector(x + at, count);
+    sums = f_add(sums, v);
+    squares = f_fma(v, v, squares);
+  });
+  const float sum = f_sum(sums);
+  return 0.5f * __builtin_fmaf(sum, sum, -f_sum(squares));
+}
+
 void sigmoid(const float* x, uint32_t cols, float* out) {
   for_vectors(cols, [&](uint32_t at, uint32_t count) {
     const F32x16 one = f_set(1.0f);
@@ -163,6 +174,7 @@ uint64_t gather(const GatherWork& work, uint32_t distance, bool near) {
 constexpr void fill_features(RecommendKernels& table) {
   table.interaction = interaction;
   table.cross = cross;
+  table.factorization = factorization;
   table.sigmoid = sigmoid;
   table.gather = gather;
 }

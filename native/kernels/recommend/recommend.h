@@ -101,6 +101,8 @@ struct RecommendKernels {
   void (*interaction)(const float* dense, const float* pooled, uint32_t dim, uint32_t tables, Pairs pairs, float* out);
   // out = fma(x0, y, x)
   void (*cross)(const float* x0, const float* y, const float* x, uint32_t cols, float* out);
+  // ((sum of x)^2 - sum of x^2) / 2, both sums in 16 lanes
+  float (*factorization)(const float* x, uint32_t cols);
   // out = 1 / (1 + e^-x)
   void (*sigmoid)(const float* x, uint32_t cols, float* out);
   // For measuring the machine: reads random rows, asked for `distance` rows ahead into the first-level cache (near) or
