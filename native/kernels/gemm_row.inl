@@ -22,6 +22,9 @@ inline constexpr uint32_t kByteRows = 4, kByteVectors = 1;
 #else
 inline constexpr uint32_t kByteRows = 4, kByteVectors = 2;
 #endif
+#ifdef DROVER_AVX512
+inline constexpr uint32_t kTallRows = 8, kTallVectors = 2;  // as many sums, fewer columns
+#endif
 inline constexpr uint32_t kBytePanels = kByteVectors * kColumns / kPanel;
 inline constexpr uint32_t kByteRowTile = 96;  // rows that share a chunk
 #if defined(DROVER_WORDS) || defined(DROVER_MATRIX)
@@ -59,10 +62,8 @@ void byte_tile(const uint8_t* codes, uint64_t panel_stride, const int8_t* x, uin
       const uint32_t column = v * kColumns;
       const uint8_t* line = codes + column / kPanel * panel_stride + uint64_t{g} * kLine + column % kPanel * 4;
       w[v] = byte_codes(b_load(line));
-      if constexpr (close_loads(kR, 2)) {
-        if constexpr (Ask::kNear != 0) __builtin_prefetch(line + Ask::kNear, 0, 3);
-        __builtin_prefetch(line + Ask::kFar, 0, 2);
-      }
+      if constexpr (Ask::kNear != 0) __builtin_prefetch(line + Ask::kNear, 0, 3);
+      if constexpr (Ask::kFar != 0) __builtin_prefetch(line + Ask::kFar, 0, 2);
     }
     for_tile<kR, kV>([&](uint32_t r, uint32_t v)
                          DROVER_LAMBDA { sum[r][v] = i_dot_byte(sum[r][v], w[v], x + r * x_stride + g * 4); });
@@ -70,16 +71,22 @@ void byte_tile(const uint8_t* codes, uint64_t panel_stride, const int8_t* x, uin
   for_tile<kR, kV>([&](uint32_t r, uint32_t v)
                        DROVER_LAMBDA { i_columns_store(sums + r * stride + v * kColumns, sum[r][v]); });
 }
-template <uint32_t kV, uint32_t kR = kByteRows>
+template <uint32_t kV, uint32_t kR>
 DROVER_INLINE void byte_rows(uint32_t rows, const uint8_t* codes, uint64_t panel_stride, const int8_t* x,
                              uint64_t x_stride, uint32_t groups, int32_t* sums, uint32_t stride, bool follows) {
   if constexpr (kR > 0) {
-    if constexpr (close_loads(kR, 2)) {
-      if (rows == kR && follows)
-        return byte_tile<kR, kV, AskOnce>(codes, panel_stride, x, x_stride, groups, sums, stride);
+    if (rows != kR) {
+      return byte_rows<kV, kR - 1>(rows, codes, panel_stride, x, x_stride, groups, sums, stride, follows);
     }
-    if (rows == kR) return byte_tile<kR, kV, AskTwice>(codes, panel_stride, x, x_stride, groups, sums, stride);
-    byte_rows<kV, kR - 1>(rows, codes, panel_stride, x, x_stride, groups, sums, stride, follows);
+    if constexpr (kR > kByteRows) {
+      byte_tile<kR, kV, AskFar>(codes, panel_stride, x, x_stride, groups, sums, stride);
+    } else if constexpr (!close_loads(kR, 2)) {
+      byte_tile<kR, kV, AskNothing>(codes, panel_stride, x, x_stride, groups, sums, stride);
+    } else if (follows) {
+      byte_tile<kR, kV, AskOnce>(codes, panel_stride, x, x_stride, groups, sums, stride);
+    } else {
+      byte_tile<kR, kV, AskTwice>(codes, panel_stride, x, x_stride, groups, sums, stride);
+    }
   }
 }
 
@@ -158,8 +165,8 @@ void widen_bytes(const uint8_t* codes, uint32_t blocks, uint8_t* out) {
 }
 #endif
 
-// Rows [row, row + rows), at most kByteRowTile, of `sets` times kV vectors of columns from `panel` on.
-template <uint32_t kV>
+// Rows [row, row + rows), at most kByteRowTile, of `sets` times kV vectors of columns from `panel` on, kR at a time.
+template <uint32_t kV, uint32_t kR = kByteRows>
 void byte_group(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t panel, uint32_t sets,
                 ByteScratch& scratch) {
   constexpr uint32_t kPanels = kV * kColumns / kPanel, kStride = kBytePanels * kPanel;
@@ -178,7 +185,7 @@ void byte_group(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t pane
       for (uint32_t v = 0; v < kV; v++) i_columns_store(scratch.sums[s][r] + v * kColumns, i_columns(start));
   }
   const uint32_t depth = static_cast<uint32_t>(round_up(args.depth, kByteStep));
-  const bool few = rows <= kByteRows;  // these read each panel to its end
+  const bool few = rows <= kR;  // these read each panel to its end
   const uint32_t chunk = few ? depth : kByteChunk;
   for (uint32_t k = 0; k < depth; k += chunk) {
     const uint32_t groups = smaller_of(chunk, depth - k) / 4;
@@ -216,9 +223,9 @@ void byte_group(const GemmArgs& args, uint32_t row, uint32_t rows, uint32_t pane
         continue;
       }
 #endif
-      for (uint32_t r = 0; r < rows; r += kByteRows) {
-        byte_rows<kV>(smaller_of(rows - r, kByteRows), codes, panel_stride, codes_x + r * x_stride, x_stride, groups,
-                      scratch.sums[s][r], kStride, args.follows);
+      for (uint32_t r = 0; r < rows; r += kR) {
+        byte_rows<kV, kR>(smaller_of(rows - r, kR), codes, panel_stride, codes_x + r * x_stride, x_stride, groups,
+                          scratch.sums[s][r], kStride, args.follows);
       }
     }
   }
@@ -246,6 +253,14 @@ void gemm_i8(const GemmArgs& args, uint32_t row_begin, uint32_t row_end, uint32_
              void* scratch) {
   ByteScratch& space = *static_cast<ByteScratch*>(scratch);
   uint32_t panel = panel_begin;
+#ifdef DROVER_AVX512
+  // Seven or eight rows would read weights twice otherwise, for six of them and for the rest: 250 Gop/s of weights from
+  // memory on Zen 4, one thread; so, and with memory asked for, 345. (Fewer rows lose by asking.)
+  const uint32_t all = row_end - row_begin;
+  for (; all > kByteRows && all <= kTallRows && panel + kTallVectors <= panel_end; panel += kTallVectors) {
+    byte_group<kTallVectors, kTallRows>(args, row_begin, all, panel, 1, space);
+  }
+#endif
   for (uint32_t sets; (sets = smaller_of(panel_end - panel, kByteGroupPanels) / kBytePanels) > 0;
        panel += sets * kBytePanels) {
     for (uint32_t row = row_begin; row < row_end; row += kByteRowTile)

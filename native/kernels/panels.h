@@ -36,6 +36,13 @@ struct AskTwice {
 struct AskOnce {
   static constexpr uint32_t kNear = 0, kFar = 1024;
 };
+// Two streams with much computation between their lines.
+struct AskFar {
+  static constexpr uint32_t kNear = 0, kFar = 8192;
+};
+struct AskNothing {
+  static constexpr uint32_t kNear = 0, kFar = 0;
+};
 
 // What the u16 lines at the start of a superblock hold, as [16] each.
 enum class Halves : uint8_t {
