@@ -199,8 +199,8 @@ const torchrecTables = (
   const names = config.strings('tables')
   const tensorOf = (name: string): string => `sparse_arch.embedding_bag_collection.embedding_bags.${name}.weight`
   const tensor = (i: number): string => {
-    const own = tensorOf(names[i] ?? `t_cat_${i}`)
-    return has(own) ? own : tensorOf(`t_cat_${i}`)
+    const [own, usual] = [tensorOf(names[i] ?? `t_cat_${i}`), tensorOf(`t_cat_${i}`)]
+    return !has(own) && has(usual) ? usual : own
   }
   return { dim, tables: tableShapes(config, rows, dim, tensor, (i) => `t_cat_${i}`) }
 }

@@ -171,22 +171,9 @@ const OpImplementation op_log_softmax = {
     },
     nullptr};
 
-const OpImplementation op_log_sum_exp = {[](Check& c) {
-                                           c.dtype(c.tensor(0), DType::f32, "log_sum_exp writes f32");
-                                           c.dtype(c.tensor(1), DType::f32, "log_sum_exp reads f32");
-                                           c.same_rows(c.tensor(0), c.tensor(1), "log_sum_exp keeps the rows");
-                                           c.cols(c.tensor(0), 1, "log_sum_exp writes one column");
-                                           c.apart(c.tensor(0), c.tensor(1), "log_sum_exp does not work in place");
-                                         },
-                                         [](const Run& run, const Op& op) {
-                                           const Tensor& out = run.tensors[op.argument[0]];
-                                           const Tensor& x = run.tensors[op.argument[1]];
-                                           for_rows(run, run.rows_of(out), x.cols, [&](uint32_t row, uint32_t) {
-                                             *row_f32(out, row) =
-                                                 run.program.kernels->log_sum_exp(row_f32(x, row), x.cols);
-                                           });
-                                         },
-                                         nullptr};
+const OpImplementation op_log_sum_exp = {
+    [](Check& c) { c.one_per_row(); },
+    [](const Run& run, const Op& op) { write_one_per_row(run, op, run.program.kernels->log_sum_exp); }, nullptr};
 
 const OpImplementation op_token_nll = {
     [](Check& c) {

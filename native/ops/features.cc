@@ -85,22 +85,9 @@ const OpImplementation op_cross = {[](Check& c) {
                                    },
                                    nullptr};
 
-const OpImplementation op_factorization = {[](Check& c) {
-                                             for (uint32_t i = 0; i < 2; i++)
-                                               c.dtype(c.tensor(i), DType::f32, "factorization reads and writes f32");
-                                             c.same_rows(c.tensor(0), c.tensor(1), "factorization keeps the rows");
-                                             c.cols(c.tensor(0), 1, "factorization writes a number per row");
-                                             c.apart(c.tensor(0), c.tensor(1), "factorization does not work in place");
-                                           },
-                                           [](const Run& run, const Op& op) {
-                                             const Tensor& out = run.tensors[op.argument[0]];
-                                             const Tensor& x = run.tensors[op.argument[1]];
-                                             for_rows(run, run.rows_of(out), x.cols, [&](uint32_t row, uint32_t) {
-                                               *row_f32(out, row) =
-                                                   run.program.recommend->factorization(row_f32(x, row), x.cols);
-                                             });
-                                           },
-                                           nullptr};
+const OpImplementation op_factorization = {
+    [](Check& c) { c.one_per_row(); },
+    [](const Run& run, const Op& op) { write_one_per_row(run, op, run.program.recommend->factorization); }, nullptr};
 
 const OpImplementation op_sigmoid = {[](Check& c) {
                                        for (uint32_t i = 0; i < 2; i++)

@@ -40,6 +40,13 @@ class Check {
   void follows(const Tensor& t, RowDimension dimension, const char* what) {
     require(t.dimension == dimension, what, static_cast<int64_t>(t.dimension), static_cast<int64_t>(dimension));
   }
+  // Of each row of the second operand one number is made.
+  void one_per_row() {
+    for (uint32_t i = 0; i < 2; i++) dtype(tensor(i), DType::f32, "an op that makes one number of a row works on f32");
+    same_rows(tensor(0), tensor(1), "an op that makes one number of a row keeps the rows");
+    cols(tensor(0), 1, "an op that makes one number of a row writes one column");
+    apart(tensor(0), tensor(1), "an op that makes one number of a row does not work in place");
+  }
   // Two operands that must not be the same memory.
   void apart(const Tensor& a, const Tensor& b, const char* what) {
     const bool overlap = a.offset < b.offset + b.stride * b.most_rows && b.offset < a.offset + a.stride * a.most_rows;
@@ -85,6 +92,15 @@ void for_rows(const Run& run, uint32_t rows, uint32_t cols, Body body) {
     const uint32_t begin = task * together, end = begin + together < rows ? begin + together : rows;
     for (uint32_t row = begin; row < end; row++) body(row, worker);
   });
+}
+
+// What one_per_row checks: number(row, cols) of every row.
+template <typename Number>
+void write_one_per_row(const Run& run, const Op& op, Number number) {
+  const Tensor& out = run.tensors[op.argument[0]];
+  const Tensor& x = run.tensors[op.argument[1]];
+  for_rows(run, run.rows_of(out), x.cols,
+           [&](uint32_t row, uint32_t) { *row_f32(out, row) = number(row_f32(x, row), x.cols); });
 }
 
 }  // namespace drover

@@ -141,10 +141,12 @@ test("TorchRec's DeepFM, tables under the names that they have", async () => {
     ['user', `${bags}.user.weight`],
     ['item', `${bags}.item.weight`],
   ])
-  assert.equal(await tensorsOf([]), [
+  assert.equal(await tensorsOf([`${bags}.t_cat_0.weight`, `${bags}.t_cat_1.weight`]), [
     ['user', `${bags}.t_cat_0.weight`],
     ['item', `${bags}.t_cat_1.weight`],
   ])
+  // What is missed is called by the name that was given.
+  assert.is((await tensorsOf([]))[0]?.[1], `${bags}.user.weight`)
 })
 
 const refused: readonly [ErrorCode, string, Config][] = [
